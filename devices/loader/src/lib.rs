@@ -1,0 +1,1 @@
+//! A boot loader over any guest memory.

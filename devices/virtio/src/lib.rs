@@ -1,0 +1,1 @@
+//! A split virtqueue and virtio-blk over any guest memory.

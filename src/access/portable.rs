@@ -1,0 +1,207 @@
+//! The engine for every target: relaxed atomics, a unit at a time. It cannot recover from a fault, so it never fails.
+//!
+//! A bulk copy goes in machine words where both ends allow it. Needs atomics of 64 bits, which every target with `std`
+//! that this crate is tested on has.
+
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use super::{Fault, Unit, load_order, store_order};
+
+macro_rules! units {
+    ($($U:ident: $Atomic:ident),*) => {$(
+        // SAFETY: one of the four that the trait names.
+        unsafe impl Unit for $U {
+            #[inline(always)]
+            unsafe fn load(src: *const Self, order: Ordering) -> Result<Self, Fault> {
+                // SAFETY: aligned, mapped, and accessed by others through atomics only: the caller's promise. The
+                // reference to an atomic ends with this line, and is never written through.
+                Ok(unsafe { $Atomic::from_ptr(src.cast_mut()) }.load(load_order(order)))
+            }
+
+            #[inline(always)]
+            unsafe fn store(dst: *mut Self, value: Self, order: Ordering) -> Result<(), Fault> {
+                // SAFETY: as in `load`, and writable.
+                unsafe { $Atomic::from_ptr(dst) }.store(value, store_order(order));
+                Ok(())
+            }
+
+            #[inline(always)]
+            unsafe fn compare_exchange(
+                dst: *mut Self,
+                current: Self,
+                new: Self,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<Result<Self, Self>, Fault> {
+                // SAFETY: as in `store`.
+                let target = unsafe { $Atomic::from_ptr(dst) };
+                Ok(target.compare_exchange(current, new, success, load_order(failure)))
+            }
+        }
+    )*};
+}
+units!(u8: AtomicU8, u16: AtomicU16, u32: AtomicU32, u64: AtomicU64);
+
+/// The unit of a bulk copy.
+#[cfg(target_pointer_width = "64")]
+type Word = u64;
+#[cfg(not(target_pointer_width = "64"))]
+type Word = u32;
+
+const WORD: usize = size_of::<Word>();
+
+/// How `len` bytes at `addr` divide into bytes up to the first word boundary, and whole words after them, in bytes.
+#[inline]
+fn head_and_body(addr: usize, len: usize) -> (usize, usize) {
+    let head = (addr.wrapping_neg() % WORD).min(len);
+    (head, (len - head) / WORD * WORD)
+}
+
+/// # Safety
+///
+/// As for [`super::copy_out`].
+pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
+    /// # Safety
+    /// As for `copy_out` with the unit at `offset` inside it, and `src + offset` aligned for `U`.
+    #[inline(always)]
+    unsafe fn unit<U: Unit>(src: *const u8, dst: *mut u8, offset: usize) -> Result<(), Fault> {
+        // SAFETY: inside the source, by the caller's promise.
+        let from = unsafe { src.add(offset) };
+        // SAFETY: mapped and aligned, by the caller's promise.
+        let value = unsafe { U::load(from.cast(), Ordering::Relaxed) }?;
+        // SAFETY: inside the destination, by the caller's promise.
+        let to = unsafe { dst.add(offset) };
+        // SAFETY: as the line before; the write need not be aligned.
+        unsafe { to.cast::<U>().write_unaligned(value) };
+        Ok(())
+    }
+    let (head, body) = head_and_body(src.addr(), len);
+    // SAFETY: every offset ends inside `len`, and the words' are at multiples of a word from the first boundary.
+    (0..head).try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })?;
+    // SAFETY: as above.
+    (head..head + body).step_by(WORD).try_for_each(|offset| unsafe { unit::<Word>(src, dst, offset) })?;
+    // SAFETY: as above.
+    (head + body..len).try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })
+}
+
+/// # Safety
+///
+/// As for [`super::copy_in`].
+pub(super) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
+    /// # Safety
+    /// As for `copy_in` with the unit at `offset` inside it, and `dst + offset` aligned for `U`.
+    #[inline(always)]
+    unsafe fn unit<U: Unit>(dst: *mut u8, src: *const u8, offset: usize) -> Result<(), Fault> {
+        // SAFETY: inside the source, by the caller's promise.
+        let from = unsafe { src.add(offset) };
+        // SAFETY: readable, by the caller's promise; the read need not be aligned.
+        let value = unsafe { from.cast::<U>().read_unaligned() };
+        // SAFETY: inside the destination, by the caller's promise.
+        let to = unsafe { dst.add(offset) };
+        // SAFETY: mapped, writable and aligned, by the caller's promise.
+        unsafe { U::store(to.cast(), value, Ordering::Relaxed) }
+    }
+    let (head, body) = head_and_body(dst.addr(), len);
+    // SAFETY: every offset ends inside `len`, and the words' are at multiples of a word from the first boundary.
+    (0..head).try_for_each(|offset| unsafe { unit::<u8>(dst, src, offset) })?;
+    // SAFETY: as above.
+    (head..head + body).step_by(WORD).try_for_each(|offset| unsafe { unit::<Word>(dst, src, offset) })?;
+    // SAFETY: as above.
+    (head + body..len).try_for_each(|offset| unsafe { unit::<u8>(dst, src, offset) })
+}
+
+/// # Safety
+///
+/// As for [`super::copy`].
+pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
+    /// Copies with the widest unit that both ends can use, which is `U`, wherever that is aligned.
+    ///
+    /// # Safety
+    /// As for `copy`, and `src` and `dst` leave the same remainder when divided by `U`'s size.
+    #[inline(always)]
+    unsafe fn by<U: Unit>(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
+        let width = size_of::<U>();
+        let head = (dst.addr().wrapping_neg() % width).min(len);
+        let body = (len - head) / width * width;
+        // Downwards if an upward copy would overwrite bytes that it has still to read.
+        if dst.addr().wrapping_sub(src.addr()) < len {
+            // SAFETY: every offset ends inside `len`; the units' are at multiples of the width from where both ends
+            // are aligned for it.
+            (head + body..len).rev().try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })?;
+            let units = (head..head + body).step_by(width).rev();
+            // SAFETY: as above.
+            units.into_iter().try_for_each(|offset| unsafe { unit::<U>(src, dst, offset) })?;
+            // SAFETY: as above.
+            (0..head).rev().try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })
+        } else {
+            // SAFETY: as above.
+            (0..head).try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })?;
+            let mut units = (head..head + body).step_by(width);
+            // SAFETY: as above.
+            units.try_for_each(|offset| unsafe { unit::<U>(src, dst, offset) })?;
+            // SAFETY: as above.
+            (head + body..len).try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })
+        }
+    }
+    /// # Safety
+    /// As for `copy` with the unit at `offset` inside it, and both ends aligned for `U` there.
+    #[inline(always)]
+    unsafe fn unit<U: Unit>(src: *const u8, dst: *mut u8, offset: usize) -> Result<(), Fault> {
+        // SAFETY: inside the source, by the caller's promise.
+        let from = unsafe { src.add(offset) };
+        // SAFETY: mapped and aligned, by the caller's promise.
+        let value = unsafe { U::load(from.cast(), Ordering::Relaxed) }?;
+        // SAFETY: inside the destination, by the caller's promise.
+        let to = unsafe { dst.add(offset) };
+        // SAFETY: mapped, writable and aligned, by the caller's promise.
+        unsafe { U::store(to.cast(), value, Ordering::Relaxed) }
+    }
+    // A copy of just one unit is one load and one store: then both ends are aligned for it, or fall to a lesser unit.
+    let apart = src.addr() ^ dst.addr();
+    // SAFETY: the caller's promise; the remainders are equal where the low bits are.
+    unsafe {
+        match apart & 7 {
+            0 if len >= 8 => by::<u64>(src, dst, len),
+            0 | 4 if len >= 4 => by::<u32>(src, dst, len),
+            0 | 2 | 4 | 6 if len >= 2 => by::<u16>(src, dst, len),
+            _ => by::<u8>(src, dst, len),
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`super::fill`].
+pub(super) unsafe fn fill(dst: *mut u8, byte: u8, len: usize) -> Result<(), Fault> {
+    /// # Safety
+    /// As for `fill` with the unit at `offset` inside it, and `dst + offset` aligned for `U`.
+    #[inline(always)]
+    unsafe fn unit<U: Unit>(dst: *mut u8, value: U, offset: usize) -> Result<(), Fault> {
+        // SAFETY: inside the destination, by the caller's promise.
+        let to = unsafe { dst.add(offset) };
+        // SAFETY: mapped, writable and aligned, by the caller's promise.
+        unsafe { U::store(to.cast(), value, Ordering::Relaxed) }
+    }
+    let eight = u64::from(byte) * 0x0101_0101_0101_0101;
+    if super::is_unit(dst.addr(), len) {
+        #[expect(clippy::cast_possible_truncation, reason = "every byte of `eight` is the same")]
+        // SAFETY: `is_unit` has checked the width and the alignment.
+        return unsafe {
+            match len {
+                1 => unit(dst, byte, 0),
+                2 => unit(dst, eight as u16, 0),
+                4 => unit(dst, eight as u32, 0),
+                _ => unit(dst, eight, 0),
+            }
+        };
+    }
+    let (head, body) = head_and_body(dst.addr(), len);
+    #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, reason = "a word has 4 bytes on some targets")]
+    let word = eight as Word;
+    // SAFETY: every offset ends inside `len`, and the words' are at multiples of a word from the first boundary.
+    (0..head).try_for_each(|offset| unsafe { unit(dst, byte, offset) })?;
+    // SAFETY: as above.
+    (head..head + body).step_by(WORD).try_for_each(|offset| unsafe { unit(dst, word, offset) })?;
+    // SAFETY: as above.
+    (head + body..len).try_for_each(|offset| unsafe { unit(dst, byte, offset) })
+}

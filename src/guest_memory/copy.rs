@@ -1,0 +1,132 @@
+//! Copies inside the guest.
+
+use super::memory::{piece, pieces};
+use super::{Error, GuestAddress, GuestMemory, GuestMemoryRegion, MemoryRegionAddress};
+use crate::Address;
+use crate::bytes::advance;
+
+/// What a copy from or to a region without host memory goes through.
+const CHUNK: usize = 512;
+
+/// See [`GuestMemory::copy`].
+pub(super) fn copy<M: GuestMemory + ?Sized>(
+    memory: &M,
+    src: GuestAddress,
+    dst: GuestAddress,
+    len: usize,
+) -> Result<(), Error> {
+    if len == 0 {
+        return Ok(());
+    }
+    let available = |addr| match pieces(memory, addr, len).map(|(_, _, piece)| piece).sum::<usize>() {
+        0 => Err(Error::InvalidGuestAddress(addr)),
+        available => Ok(available),
+    };
+    let count = available(src)?.min(available(dst)?);
+    let inside_source = dst.checked_offset_from(src).is_some_and(|distance| distance < count as u64);
+    if inside_source && src != dst {
+        downwards(memory, src, dst, count).map_err(|error| match error {
+            Error::Fault { addr, .. } => Error::Fault { addr, completed: 0 },
+            other => other,
+        })?;
+    } else {
+        upwards(memory, src, dst, count)?;
+    }
+    if count == len { Ok(()) } else { Err(Error::PartialBuffer { expected: len, completed: count }) }
+}
+
+fn upwards<M: GuestMemory + ?Sized>(
+    memory: &M,
+    src: GuestAddress,
+    dst: GuestAddress,
+    count: usize,
+) -> Result<(), Error> {
+    let mut done: usize = 0;
+    while let Some(left) = count.checked_sub(done).filter(|&left| left > 0) {
+        let ends = (advance(src, done), advance(dst, done));
+        let (Some(from), Some(to)) = ends else { return gone(count, done) };
+        let Some(from) = piece(memory, from, left) else { return gone(count, done) };
+        let Some(to) = piece(memory, to, from.2) else { return gone(count, done) };
+        let moved = copy_piece((from.0, from.1), (to.0, to.1), to.2).map_err(|error| error.of_whole(done, count))?;
+        done = done.saturating_add(moved);
+    }
+    Ok(())
+}
+
+fn downwards<M: GuestMemory + ?Sized>(
+    memory: &M,
+    src: GuestAddress,
+    dst: GuestAddress,
+    count: usize,
+) -> Result<(), Error> {
+    let mut left = count;
+    while let Some(last) = left.checked_sub(1) {
+        let Some(from) = piece_below(memory, src, last) else { return gone(count, 0) };
+        let Some(to) = piece_below(memory, dst, last) else { return gone(count, 0) };
+        // Both pieces end with the same byte of the copy; the shorter one says how far down they go together.
+        let len = from.2.min(to.2);
+        let start = |piece: &(_, MemoryRegionAddress, usize)| piece.1.checked_add(piece.2.saturating_sub(len) as u64);
+        let (Some(from_start), Some(to_start)) = (start(&from), start(&to)) else { return gone(count, 0) };
+        let mut rest = len;
+        while rest > 0 {
+            // A chunk at a time where there is no host memory, again from above.
+            let step = match (from.0.get_slice(from_start, rest), to.0.get_slice(to_start, rest)) {
+                (Ok(from), Ok(to)) => from.copy_to_guest_slice(to)?,
+                _ => {
+                    let step = rest.min(CHUNK);
+                    let skip = rest.saturating_sub(step) as u64;
+                    let (Some(from_at), Some(to_at)) = (from_start.checked_add(skip), to_start.checked_add(skip))
+                    else {
+                        return gone(count, 0);
+                    };
+                    bounce((from.0, from_at), (to.0, to_at), step)?
+                }
+            };
+            rest = rest.saturating_sub(step);
+        }
+        left = left.saturating_sub(len);
+    }
+    Ok(())
+}
+
+/// The part of the bytes `start..=start + last` that lies in the region of the last of them: the region, the offset of
+/// the part, and its length.
+fn piece_below<M: GuestMemory + ?Sized>(
+    memory: &M,
+    start: GuestAddress,
+    last: usize,
+) -> Option<(&M::Region, MemoryRegionAddress, usize)> {
+    let (region, offset) = memory.to_region_addr(advance(start, last)?)?;
+    let below = usize::try_from(offset.0).unwrap_or(usize::MAX).min(last);
+    Some((region, offset.checked_sub(below as u64)?, below.checked_add(1)?))
+}
+
+/// Copies up to `len` bytes from one region to another, or within one, upwards: at least one.
+fn copy_piece<R: GuestMemoryRegion>(
+    src: (&R, MemoryRegionAddress),
+    dst: (&R, MemoryRegionAddress),
+    len: usize,
+) -> Result<usize, Error> {
+    match (src.0.get_slice(src.1, len), dst.0.get_slice(dst.1, len)) {
+        (Ok(from), Ok(to)) => from.copy_to_guest_slice(to),
+        _ => bounce(src, dst, len.min(CHUNK)),
+    }
+}
+
+/// Copies `len` bytes, at most a chunk, by the regions' own methods.
+fn bounce<R: GuestMemoryRegion>(
+    src: (&R, MemoryRegionAddress),
+    dst: (&R, MemoryRegionAddress),
+    len: usize,
+) -> Result<usize, Error> {
+    let mut chunk = [0; CHUNK];
+    let buf = chunk.get_mut(..len).unwrap_or_default();
+    src.0.read_slice(buf, src.1)?;
+    dst.0.write_slice(buf, dst.1)?;
+    Ok(len)
+}
+
+/// The answer where memory that was there a moment ago is not: an implementation of `GuestMemory` that changes.
+fn gone(expected: usize, completed: usize) -> Result<(), Error> {
+    Err(Error::PartialBuffer { expected, completed })
+}

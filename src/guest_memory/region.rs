@@ -1,0 +1,79 @@
+use super::{Error, GuestAddress, GuestSlice, GuestUsize, MemoryRegionAddress};
+#[cfg(feature = "std")]
+use crate::FileOffset;
+use crate::{Address, Bytes};
+
+/// A contiguous range of guest-physical memory.
+///
+/// Its bytes are accessed by offset, through its own [`Bytes<MemoryRegionAddress>`](Bytes): those methods are the ones
+/// that the whole memory calls, so a region may be RAM, or run code at each access.
+///
+/// Whoever implements it gives `len`, `start_addr` and, of `Bytes`, `read` and `write`; and [`get_slice`] where there is
+/// host memory behind it. A region begins with a `start_addr` and a `len` that never change, is not empty, and ends at
+/// or below address 2^64 - 1. A request that begins past its end is [`Error::OutOfBounds`].
+///
+/// [`get_slice`]: Self::get_slice
+pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
+    /// The length in bytes.
+    fn len(&self) -> GuestUsize;
+
+    /// The first guest address.
+    fn start_addr(&self) -> GuestAddress;
+
+    /// Whether there is no byte in it, which no region of a memory is.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The last guest address, inclusive.
+    fn last_addr(&self) -> GuestAddress {
+        GuestAddress(self.start_addr().0.saturating_add(self.len().saturating_sub(1)))
+    }
+
+    /// Whether `addr` is an offset in this region.
+    fn address_in_range(&self, addr: MemoryRegionAddress) -> bool {
+        addr.0 < self.len()
+    }
+
+    /// `addr`, if it is an offset in this region.
+    fn check_address(&self, addr: MemoryRegionAddress) -> Option<MemoryRegionAddress> {
+        self.address_in_range(addr).then_some(addr)
+    }
+
+    /// The offset `offset` bytes above `base`, if it is in this region.
+    fn checked_offset(&self, base: MemoryRegionAddress, offset: usize) -> Option<MemoryRegionAddress> {
+        self.check_address(base.checked_add(u64::try_from(offset).ok()?)?)
+    }
+
+    /// The offset of a guest address in this region; `None` if it lies elsewhere.
+    fn to_region_addr(&self, addr: GuestAddress) -> Option<MemoryRegionAddress> {
+        self.check_address(MemoryRegionAddress(addr.checked_offset_from(self.start_addr())?))
+    }
+
+    /// The `count` bytes from `offset` as a slice of host memory. No byte is had everywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoHostMemory`] if there is none behind this region, as is provided; [`Error::OutOfBounds`] if `offset`
+    /// lies outside; [`Error::PartialBuffer`] if the region ends before `count`.
+    fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<GuestSlice<'_>, Error> {
+        let _ = count;
+        Err(Error::NoHostMemory(self.start_addr().checked_add(offset.0).unwrap_or(self.start_addr())))
+    }
+
+    /// The host address of the byte at `addr`. It is valid as long as the region lives; what is written through it is
+    /// not tracked.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get_slice`](Self::get_slice) of that byte.
+    fn get_host_address(&self, addr: MemoryRegionAddress) -> Result<*mut u8, Error> {
+        self.get_slice(addr, 1).map(|slice| slice.as_ptr())
+    }
+
+    /// The file that the region maps, and where in it the region begins; `None` for anonymous memory.
+    #[cfg(feature = "std")]
+    fn file_offset(&self) -> Option<&FileOffset> {
+        None
+    }
+}

@@ -1,0 +1,122 @@
+//! Memory as a device sees it.
+//!
+//! A device puts [`IoAddress`]es on the bus. Without an IOMMU they are guest-physical addresses, and every
+//! [`GuestMemory`] answers them one to one, at no cost. Behind an IOMMU they are translated first, and the device does
+//! not notice: it is written once, against [`IoMemory`].
+//!
+//! ```
+//! use memory_model::{Bytes, IoAddress, IoMemory};
+//!
+//! /// A device that knows nothing of mappings, regions or translation.
+//! fn count_bytes<I: IoMemory>(mem: &I, table: IoAddress) -> Result<u64, memory_model::guest_memory::Error> {
+//!     mem.read_obj::<u64>(table)
+//! }
+//! # use memory_model::{GuestAddress, GuestMemoryMmap};
+//! # let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)])?;
+//! # assert_eq!(count_bytes(&mem, IoAddress(8))?, 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The two kinds of address do not mix:
+//!
+//! ```compile_fail,E0308
+//! use memory_model::{Bytes, GuestAddress, IoMemory, guest_memory};
+//!
+//! fn device<I: IoMemory>(mem: &I, addr: GuestAddress) -> Result<u64, guest_memory::Error> {
+//!     mem.read_obj::<u64>(addr) // expected `IoAddress`, found `GuestAddress`
+//! }
+//! ```
+
+use crate::bytes::forward_bytes;
+use crate::guest_memory::{self, address};
+use crate::{Bytes, GuestAddress, GuestMemory, GuestSlice};
+
+address! {
+    /// What a device puts on the bus: an IOVA, or a guest-physical address where there is no IOMMU.
+    IoAddress
+}
+
+/// What a device is about to do with memory. An IOMMU may allow one and not the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Read it: the driver's buffer is device-readable.
+    Read,
+    /// Write it: the driver's buffer is device-writable.
+    Write,
+    /// Read and write it, as an atomic update does.
+    ReadWrite,
+}
+
+/// A part of a translated range: contiguous in guest-physical memory, as far as the translation knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// The guest-physical address of its first byte.
+    pub addr: GuestAddress,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+/// Memory as a device sees it: read and written by [`IoAddress`].
+///
+/// A device takes `&I`, or holds a `D: Deref<Target = I>`, and names no other bound.
+pub trait IoMemory: Bytes<IoAddress, E = guest_memory::Error> {
+    /// The guest-physical memory behind it.
+    type Physical: GuestMemory;
+
+    /// The guest-physical memory behind it.
+    fn physical(&self) -> &Self::Physical;
+
+    /// Where the `len` bytes at `addr` lie in guest-physical memory, in order; nothing for no bytes. The first error is
+    /// the last item. Whether there is memory at a fragment's address shows when it is accessed.
+    fn translate(
+        &self,
+        addr: IoAddress,
+        len: usize,
+        access: Access,
+    ) -> impl Iterator<Item = Result<Fragment, guest_memory::Error>>;
+
+    /// The `len` bytes at `addr` as slices of host memory, in order; nothing for no bytes. The first error is the last
+    /// item: of the translation, or as for [`GuestMemory::get_slices`].
+    fn io_slices(
+        &self,
+        addr: IoAddress,
+        len: usize,
+        access: Access,
+    ) -> impl Iterator<Item = Result<GuestSlice<'_>, guest_memory::Error>> {
+        let mut failed = false;
+        self.translate(addr, len, access)
+            .flat_map(|fragment| {
+                let (slices, error) = match fragment {
+                    Ok(Fragment { addr, len }) => (Some(self.physical().get_slices(addr, len)), None),
+                    Err(error) => (None, Some(Err(error))),
+                };
+                slices.into_iter().flatten().chain(error)
+            })
+            .take_while(move |item| !core::mem::replace(&mut failed, item.is_err()))
+    }
+}
+
+forward_bytes! {
+    impl [M: GuestMemory + ?Sized] Bytes<IoAddress> for M {
+        |self, addr| *self, GuestAddress(addr.0);
+        |error| error
+    }
+}
+
+impl<M: GuestMemory> IoMemory for M {
+    type Physical = M;
+
+    #[inline]
+    fn physical(&self) -> &M {
+        self
+    }
+
+    fn translate(
+        &self,
+        addr: IoAddress,
+        len: usize,
+        _access: Access,
+    ) -> impl Iterator<Item = Result<Fragment, guest_memory::Error>> {
+        (len > 0).then_some(Ok(Fragment { addr: GuestAddress(addr.0), len })).into_iter()
+    }
+}
