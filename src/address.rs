@@ -79,6 +79,7 @@ pub trait Address:
 
     /// The address `v` bytes further up. Overflow panics in debug builds, wraps in release builds, and is never
     /// undefined behaviour.
+    #[must_use]
     fn unchecked_add(&self, v: Self::V) -> Self {
         Self::new(self.raw_value() + v)
     }
@@ -91,6 +92,7 @@ pub trait Address:
 
     /// The address `v` bytes further down. Overflow panics in debug builds, wraps in release builds, and is never
     /// undefined behaviour.
+    #[must_use]
     fn unchecked_sub(&self, v: Self::V) -> Self {
         Self::new(self.raw_value() - v)
     }
@@ -103,6 +105,7 @@ pub trait Address:
     ///
     /// A `power_of_two` that is none is a logic error: it panics in debug builds and gives an unspecified address in
     /// release builds.
+    #[must_use]
     fn align_down(&self, power_of_two: Self::V) -> Self;
 }
 
@@ -173,7 +176,7 @@ macro_rules! impl_address_ops {
             if !<$V>::is_power_of_two(power_of_two) {
                 return None;
             }
-            let low_bits = power_of_two - 1;
+            let low_bits = <$V>::wrapping_sub(power_of_two, 1);
             let sum = <$V>::checked_add($crate::Address::raw_value(self), low_bits)?;
             Some($crate::Address::new(sum & !low_bits))
         }

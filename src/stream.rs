@@ -106,7 +106,7 @@ impl<W: WriteVolatile + ?Sized> WriteVolatile for &mut W {
 /// A system call's answer as the standard library's: `-1` is `errno`.
 #[cfg(unix)]
 fn answer(returned: libc::ssize_t) -> io::Result<usize> {
-    usize::try_from(returned).or_else(|_| Err(io::Error::last_os_error()))
+    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned.unsigned_abs()) }
 }
 
 #[cfg(unix)]

@@ -12,6 +12,22 @@ use core::sync::atomic::Ordering;
 
 use crate::DataInit;
 
+/// `$body` with `$U` as the unit of `$width` bytes, which are 1, 2, 4 or 8.
+macro_rules! with_unit {
+    (@ $unit:ident, $U:ident => $body:expr) => {{
+        type $U = $unit;
+        $body
+    }};
+    ($width:expr, $U:ident => $body:expr) => {
+        match $width {
+            1 => with_unit!(@ u8, $U => $body),
+            2 => with_unit!(@ u16, $U => $body),
+            4 => with_unit!(@ u32, $U => $body),
+            _ => with_unit!(@ u64, $U => $body),
+        }
+    };
+}
+
 mod portable;
 use portable as engine;
 
@@ -86,11 +102,11 @@ fn store_order(order: Ordering) -> Ordering {
 ///
 /// The `size_of::<T>()` bytes at `src` are mapped; whoever accesses them concurrently in this process does so through
 /// this module.
-#[inline(always)]
+#[inline]
 pub(crate) unsafe fn read<T: DataInit>(src: *const u8) -> Result<T, Fault> {
     /// # Safety
     /// As for `read`, and `src` is aligned for `U`, which is as large as `T`.
-    #[inline(always)]
+    #[inline]
     unsafe fn whole<T: DataInit, U: Unit>(src: *const u8) -> Result<T, Fault> {
         // SAFETY: the caller's promise.
         let unit = unsafe { U::load(src.cast(), Ordering::Relaxed) }?;
@@ -99,15 +115,10 @@ pub(crate) unsafe fn read<T: DataInit>(src: *const u8) -> Result<T, Fault> {
     }
     let width = size_of::<T>();
     if is_unit(src.addr(), width) {
-        // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
-        return unsafe {
-            match width {
-                1 => whole::<T, u8>(src),
-                2 => whole::<T, u16>(src),
-                4 => whole::<T, u32>(src),
-                _ => whole::<T, u64>(src),
-            }
-        };
+        return with_unit!(width, U => {
+            // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
+            unsafe { whole::<T, U>(src) }
+        });
     }
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the caller's promise for `src`; `value` is ours and as large.
@@ -122,11 +133,11 @@ pub(crate) unsafe fn read<T: DataInit>(src: *const u8) -> Result<T, Fault> {
 /// # Safety
 ///
 /// As for [`read`], and the bytes may be written.
-#[inline(always)]
+#[inline]
 pub(crate) unsafe fn write<T: DataInit>(dst: *mut u8, value: T) -> Result<(), Fault> {
     /// # Safety
     /// As for `write`, and `dst` is aligned for `U`, which is as large as `T`.
-    #[inline(always)]
+    #[inline]
     unsafe fn whole<T: DataInit, U: Unit>(dst: *mut u8, value: &T) -> Result<(), Fault> {
         // SAFETY: both have the same size, `T` has no padding, and any bits are a valid `U`.
         let unit = unsafe { transmute_copy::<T, U>(value) };
@@ -135,15 +146,10 @@ pub(crate) unsafe fn write<T: DataInit>(dst: *mut u8, value: T) -> Result<(), Fa
     }
     let width = size_of::<T>();
     if is_unit(dst.addr(), width) {
-        // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
-        return unsafe {
-            match width {
-                1 => whole::<T, u8>(dst, &value),
-                2 => whole::<T, u16>(dst, &value),
-                4 => whole::<T, u32>(dst, &value),
-                _ => whole::<T, u64>(dst, &value),
-            }
-        };
+        return with_unit!(width, U => {
+            // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
+            unsafe { whole::<T, U>(dst, &value) }
+        });
     }
     // SAFETY: the caller's promise for `dst`; `value` is ours and as large.
     unsafe { engine::copy_in(dst, (&raw const value).cast(), width) }
@@ -160,7 +166,7 @@ pub(crate) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Resul
     if is_unit(src.addr(), len) {
         /// # Safety
         /// As for `copy_out`, with `src` aligned for `U`, and `U` as large as the copy.
-        #[inline(always)]
+        #[inline]
         unsafe fn whole<U: Unit>(src: *const u8, dst: *mut u8) -> Result<(), Fault> {
             // SAFETY: the caller's promise for `src`.
             let unit = unsafe { U::load(src.cast(), Ordering::Relaxed) }?;
@@ -168,15 +174,10 @@ pub(crate) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Resul
             unsafe { dst.cast::<U>().write_unaligned(unit) };
             Ok(())
         }
-        // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
-        return unsafe {
-            match len {
-                1 => whole::<u8>(src, dst),
-                2 => whole::<u16>(src, dst),
-                4 => whole::<u32>(src, dst),
-                _ => whole::<u64>(src, dst),
-            }
-        };
+        return with_unit!(len, U => {
+            // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
+            unsafe { whole::<U>(src, dst) }
+        });
     }
     // SAFETY: the caller's promise.
     unsafe { engine::copy_out(src, dst, len) }
@@ -193,22 +194,17 @@ pub(crate) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result
     if is_unit(dst.addr(), len) {
         /// # Safety
         /// As for `copy_in`, with `dst` aligned for `U`, and `U` as large as the copy.
-        #[inline(always)]
+        #[inline]
         unsafe fn whole<U: Unit>(dst: *mut u8, src: *const u8) -> Result<(), Fault> {
             // SAFETY: the caller's promise for `src`; the read need not be aligned.
             let unit = unsafe { src.cast::<U>().read_unaligned() };
             // SAFETY: the caller's promise for `dst`.
             unsafe { U::store(dst.cast(), unit, Ordering::Relaxed) }
         }
-        // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
-        return unsafe {
-            match len {
-                1 => whole::<u8>(dst, src),
-                2 => whole::<u16>(dst, src),
-                4 => whole::<u32>(dst, src),
-                _ => whole::<u64>(dst, src),
-            }
-        };
+        return with_unit!(len, U => {
+            // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
+            unsafe { whole::<U>(dst, src) }
+        });
     }
     // SAFETY: the caller's promise.
     unsafe { engine::copy_in(dst, src, len) }
@@ -238,7 +234,7 @@ pub(crate) unsafe fn fill(dst: *mut u8, byte: u8, len: usize) -> Result<(), Faul
 }
 
 /// Whether `width` bytes at `addr` are one machine access: 1, 2, 4 or 8 of them, naturally aligned.
-#[inline(always)]
+#[inline]
 fn is_unit(addr: usize, width: usize) -> bool {
     matches!(width, 1 | 2 | 4 | 8) && addr & (width - 1) == 0
 }

@@ -3,6 +3,7 @@
 //! A bulk copy goes in machine words where both ends allow it. Needs atomics of 64 bits, which every target with `std`
 //! that this crate is tested on has.
 
+use core::mem::transmute_copy;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::{Fault, Unit, load_order, store_order};
@@ -11,21 +12,21 @@ macro_rules! units {
     ($($U:ident: $Atomic:ident),*) => {$(
         // SAFETY: one of the four that the trait names.
         unsafe impl Unit for $U {
-            #[inline(always)]
+            #[inline]
             unsafe fn load(src: *const Self, order: Ordering) -> Result<Self, Fault> {
                 // SAFETY: aligned, mapped, and accessed by others through atomics only: the caller's promise. The
                 // reference to an atomic ends with this line, and is never written through.
                 Ok(unsafe { $Atomic::from_ptr(src.cast_mut()) }.load(load_order(order)))
             }
 
-            #[inline(always)]
+            #[inline]
             unsafe fn store(dst: *mut Self, value: Self, order: Ordering) -> Result<(), Fault> {
                 // SAFETY: as in `load`, and writable.
                 unsafe { $Atomic::from_ptr(dst) }.store(value, store_order(order));
                 Ok(())
             }
 
-            #[inline(always)]
+            #[inline]
             unsafe fn compare_exchange(
                 dst: *mut Self,
                 current: Self,
@@ -50,11 +51,20 @@ type Word = u32;
 
 const WORD: usize = size_of::<Word>();
 
-/// How `len` bytes at `addr` divide into bytes up to the first word boundary, and whole words after them, in bytes.
+/// Does `len` bytes at `addr` upwards: `byte(offset)` up to the first word boundary, `word(offset)` as long as a whole
+/// word is left, and `byte(offset)` for the rest.
 #[inline]
-fn head_and_body(addr: usize, len: usize) -> (usize, usize) {
+fn by_words(
+    addr: usize,
+    len: usize,
+    mut byte: impl FnMut(usize) -> Result<(), Fault>,
+    word: impl FnMut(usize) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let head = (addr.wrapping_neg() % WORD).min(len);
-    (head, (len - head) / WORD * WORD)
+    let tail = len - (len - head) % WORD;
+    (0..head).try_for_each(&mut byte)?;
+    (head..tail).step_by(WORD).try_for_each(word)?;
+    (tail..len).try_for_each(byte)
 }
 
 /// # Safety
@@ -63,7 +73,7 @@ fn head_and_body(addr: usize, len: usize) -> (usize, usize) {
 pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
     /// # Safety
     /// As for `copy_out` with the unit at `offset` inside it, and `src + offset` aligned for `U`.
-    #[inline(always)]
+    #[inline]
     unsafe fn unit<U: Unit>(src: *const u8, dst: *mut u8, offset: usize) -> Result<(), Fault> {
         // SAFETY: inside the source, by the caller's promise.
         let from = unsafe { src.add(offset) };
@@ -75,13 +85,14 @@ pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Resul
         unsafe { to.cast::<U>().write_unaligned(value) };
         Ok(())
     }
-    let (head, body) = head_and_body(src.addr(), len);
-    // SAFETY: every offset ends inside `len`, and the words' are at multiples of a word from the first boundary.
-    (0..head).try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })?;
-    // SAFETY: as above.
-    (head..head + body).step_by(WORD).try_for_each(|offset| unsafe { unit::<Word>(src, dst, offset) })?;
-    // SAFETY: as above.
-    (head + body..len).try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })
+    by_words(
+        src.addr(),
+        len,
+        // SAFETY: inside `len`.
+        |offset| unsafe { unit::<u8>(src, dst, offset) },
+        // SAFETY: inside `len` with all of the word, and `src` is aligned for a word there.
+        |offset| unsafe { unit::<Word>(src, dst, offset) },
+    )
 }
 
 /// # Safety
@@ -90,7 +101,7 @@ pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Resul
 pub(super) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     /// # Safety
     /// As for `copy_in` with the unit at `offset` inside it, and `dst + offset` aligned for `U`.
-    #[inline(always)]
+    #[inline]
     unsafe fn unit<U: Unit>(dst: *mut u8, src: *const u8, offset: usize) -> Result<(), Fault> {
         // SAFETY: inside the source, by the caller's promise.
         let from = unsafe { src.add(offset) };
@@ -101,13 +112,14 @@ pub(super) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result
         // SAFETY: mapped, writable and aligned, by the caller's promise.
         unsafe { U::store(to.cast(), value, Ordering::Relaxed) }
     }
-    let (head, body) = head_and_body(dst.addr(), len);
-    // SAFETY: every offset ends inside `len`, and the words' are at multiples of a word from the first boundary.
-    (0..head).try_for_each(|offset| unsafe { unit::<u8>(dst, src, offset) })?;
-    // SAFETY: as above.
-    (head..head + body).step_by(WORD).try_for_each(|offset| unsafe { unit::<Word>(dst, src, offset) })?;
-    // SAFETY: as above.
-    (head + body..len).try_for_each(|offset| unsafe { unit::<u8>(dst, src, offset) })
+    by_words(
+        dst.addr(),
+        len,
+        // SAFETY: inside `len`.
+        |offset| unsafe { unit::<u8>(dst, src, offset) },
+        // SAFETY: inside `len` with all of the word, and `dst` is aligned for a word there.
+        |offset| unsafe { unit::<Word>(dst, src, offset) },
+    )
 }
 
 /// # Safety
@@ -118,7 +130,7 @@ pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<()
     ///
     /// # Safety
     /// As for `copy`, and `src` and `dst` leave the same remainder when divided by `U`'s size.
-    #[inline(always)]
+    #[inline]
     unsafe fn by<U: Unit>(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
         let width = size_of::<U>();
         let head = (dst.addr().wrapping_neg() % width).min(len);
@@ -128,9 +140,9 @@ pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<()
             // SAFETY: every offset ends inside `len`; the units' are at multiples of the width from where both ends
             // are aligned for it.
             (head + body..len).rev().try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })?;
-            let units = (head..head + body).step_by(width).rev();
+            let mut units = (head..head + body).step_by(width).rev();
             // SAFETY: as above.
-            units.into_iter().try_for_each(|offset| unsafe { unit::<U>(src, dst, offset) })?;
+            units.try_for_each(|offset| unsafe { unit::<U>(src, dst, offset) })?;
             // SAFETY: as above.
             (0..head).rev().try_for_each(|offset| unsafe { unit::<u8>(src, dst, offset) })
         } else {
@@ -145,7 +157,7 @@ pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<()
     }
     /// # Safety
     /// As for `copy` with the unit at `offset` inside it, and both ends aligned for `U` there.
-    #[inline(always)]
+    #[inline]
     unsafe fn unit<U: Unit>(src: *const u8, dst: *mut u8, offset: usize) -> Result<(), Fault> {
         // SAFETY: inside the source, by the caller's promise.
         let from = unsafe { src.add(offset) };
@@ -156,17 +168,14 @@ pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<()
         // SAFETY: mapped, writable and aligned, by the caller's promise.
         unsafe { U::store(to.cast(), value, Ordering::Relaxed) }
     }
-    // A copy of just one unit is one load and one store: then both ends are aligned for it, or fall to a lesser unit.
-    let apart = src.addr() ^ dst.addr();
-    // SAFETY: the caller's promise; the remainders are equal where the low bits are.
-    unsafe {
-        match apart & 7 {
-            0 if len >= 8 => by::<u64>(src, dst, len),
-            0 | 4 if len >= 4 => by::<u32>(src, dst, len),
-            0 | 2 | 4 | 6 if len >= 2 => by::<u16>(src, dst, len),
-            _ => by::<u8>(src, dst, len),
-        }
-    }
+    // The widest unit for which both ends are aligned at the same places, unless the copy is shorter: then one of just
+    // that length is one load and one store.
+    let apart = (src.addr() ^ dst.addr()).trailing_zeros().min(3);
+    let width = 1_usize << apart.min(len.checked_ilog2().unwrap_or(0));
+    with_unit!(width, U => {
+        // SAFETY: the caller's promise; the remainders are equal, as the low bits are.
+        unsafe { by::<U>(src, dst, len) }
+    })
 }
 
 /// # Safety
@@ -175,33 +184,34 @@ pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<()
 pub(super) unsafe fn fill(dst: *mut u8, byte: u8, len: usize) -> Result<(), Fault> {
     /// # Safety
     /// As for `fill` with the unit at `offset` inside it, and `dst + offset` aligned for `U`.
-    #[inline(always)]
+    #[inline]
     unsafe fn unit<U: Unit>(dst: *mut u8, value: U, offset: usize) -> Result<(), Fault> {
         // SAFETY: inside the destination, by the caller's promise.
         let to = unsafe { dst.add(offset) };
         // SAFETY: mapped, writable and aligned, by the caller's promise.
         unsafe { U::store(to.cast(), value, Ordering::Relaxed) }
     }
-    let eight = u64::from(byte) * 0x0101_0101_0101_0101;
+    // Every byte of it is the same, so that cutting it to a unit's width changes nothing.
+    let eight = [byte; 8];
     if super::is_unit(dst.addr(), len) {
-        #[expect(clippy::cast_possible_truncation, reason = "every byte of `eight` is the same")]
-        // SAFETY: `is_unit` has checked the width and the alignment.
-        return unsafe {
-            match len {
-                1 => unit(dst, byte, 0),
-                2 => unit(dst, eight as u16, 0),
-                4 => unit(dst, eight as u32, 0),
-                _ => unit(dst, eight, 0),
-            }
-        };
+        return with_unit!(len, U => {
+            // SAFETY: `is_unit` has checked the width and the alignment.
+            unsafe { unit::<U>(dst, repeated(eight), 0) }
+        });
     }
-    let (head, body) = head_and_body(dst.addr(), len);
-    #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, reason = "a word has 4 bytes on some targets")]
-    let word = eight as Word;
-    // SAFETY: every offset ends inside `len`, and the words' are at multiples of a word from the first boundary.
-    (0..head).try_for_each(|offset| unsafe { unit(dst, byte, offset) })?;
-    // SAFETY: as above.
-    (head..head + body).step_by(WORD).try_for_each(|offset| unsafe { unit(dst, word, offset) })?;
-    // SAFETY: as above.
-    (head + body..len).try_for_each(|offset| unsafe { unit(dst, byte, offset) })
+    by_words(
+        dst.addr(),
+        len,
+        // SAFETY: inside `len`.
+        |offset| unsafe { unit::<u8>(dst, byte, offset) },
+        // SAFETY: inside `len` with all of the word, and `dst` is aligned for a word there.
+        |offset| unsafe { unit::<Word>(dst, repeated(eight), offset) },
+    )
+}
+
+/// The unit whose every byte is as in `eight`.
+#[inline]
+fn repeated<U: Unit>(eight: [u8; 8]) -> U {
+    // SAFETY: a unit has at most 8 bytes, and any bits are valid.
+    unsafe { transmute_copy(&eight) }
 }

@@ -68,15 +68,15 @@ pub(super) fn from_stream<A: Address, M: Bytes<A> + ?Sized>(
         let mut taken = 0;
         while taken < came {
             let rest = chunk.get(taken..came).unwrap_or_default();
-            let step = match advance(addr, taken).map(|addr| memory.write(rest, addr)) {
-                Some(Ok(step)) => check_count(came - taken, step).map_err(Stop::Broken)?,
+            let moved = match advance(addr, taken).map(|addr| memory.write(rest, addr)) {
+                Some(Ok(written)) => check_count(came - taken, written).map_err(Stop::Broken)?,
                 Some(Err(error)) if taken == 0 => return Err(Stop::Memory(error)),
                 Some(Err(_)) | None => 0,
             };
-            if step == 0 {
+            if moved == 0 {
                 return Err(Stop::Broken(Error::PartialBuffer { expected: came, completed: taken }));
             }
-            taken += step;
+            taken += moved;
         }
         Ok(came)
     })
@@ -108,7 +108,7 @@ fn run<A: Address, E>(
     mut step: impl FnMut(A, usize) -> Result<usize, Stop<E>>,
 ) -> Moved<E> {
     let mut completed = 0;
-    let stop = loop {
+    let reason = loop {
         let wanted = CHUNK.min(count - completed);
         let Some(addr) = advance(addr, completed).filter(|_| wanted > 0) else { break None };
         match step(addr, wanted) {
@@ -124,8 +124,8 @@ fn run<A: Address, E>(
                 completed += taken;
                 break Some(Stop::Broken(Error::PartialBuffer { expected: completed - taken + expected, completed }));
             }
-            Err(stop) => break Some(stop),
+            Err(other) => break Some(other),
         }
     };
-    Moved { completed, stop }
+    Moved { completed, stop: reason }
 }

@@ -1,7 +1,7 @@
 //! Copies inside the guest.
 
 use super::memory::{piece, pieces};
-use super::{Error, GuestAddress, GuestMemory, GuestMemoryRegion, MemoryRegionAddress};
+use super::{Error, GuestAddress, GuestMemory, GuestMemoryRegion, GuestSlice, MemoryRegionAddress};
 use crate::Address;
 use crate::bytes::advance;
 
@@ -65,37 +65,33 @@ fn downwards<M: GuestMemory + ?Sized>(
         let Some(to) = piece_below(memory, dst, last) else { return gone(count, 0) };
         // Both pieces end with the same byte of the copy; the shorter one says how far down they go together.
         let len = from.2.min(to.2);
-        let start = |piece: &(_, MemoryRegionAddress, usize)| piece.1.checked_add(piece.2.saturating_sub(len) as u64);
-        let (Some(from_start), Some(to_start)) = (start(&from), start(&to)) else { return gone(count, 0) };
-        let mut rest = len;
-        while rest > 0 {
-            // A chunk at a time where there is no host memory, again from above.
-            let step = match (from.0.get_slice(from_start, rest), to.0.get_slice(to_start, rest)) {
-                (Ok(from), Ok(to)) => from.copy_to_guest_slice(to)?,
-                _ => {
-                    let step = rest.min(CHUNK);
-                    let skip = rest.saturating_sub(step) as u64;
-                    let (Some(from_at), Some(to_at)) = (from_start.checked_add(skip), to_start.checked_add(skip))
-                    else {
-                        return gone(count, 0);
-                    };
-                    bounce((from.0, from_at), (to.0, to_at), step)?
-                }
-            };
-            rest = rest.saturating_sub(step);
-        }
-        left = left.saturating_sub(len);
+        let moved = if let (Some(from), Some(to)) = (top_slice(&from, len), top_slice(&to, len)) {
+            from.copy_to_guest_slice(to)?
+        } else {
+            let len = len.min(CHUNK);
+            let (Some(from_start), Some(to_start)) = (top(&from, len), top(&to, len)) else { return gone(count, 0) };
+            bounce((from.0, from_start), (to.0, to_start), len)?
+        };
+        left = left.saturating_sub(moved);
     }
     Ok(())
 }
 
-/// The part of the bytes `start..=start + last` that lies in the region of the last of them: the region, the offset of
-/// the part, and its length.
-fn piece_below<M: GuestMemory + ?Sized>(
-    memory: &M,
-    start: GuestAddress,
-    last: usize,
-) -> Option<(&M::Region, MemoryRegionAddress, usize)> {
+/// A part of a copy that lies in one region: the region, the offset of the part, and its length.
+type Piece<'a, R> = (&'a R, MemoryRegionAddress, usize);
+
+/// The offset of the last `len` bytes of a piece.
+fn top<R>(&(_, offset, piece): &Piece<'_, R>, len: usize) -> Option<MemoryRegionAddress> {
+    offset.checked_add(piece.checked_sub(len)? as u64)
+}
+
+/// The last `len` bytes of a piece, if there is host memory behind them.
+fn top_slice<'a, R: GuestMemoryRegion>(piece: &Piece<'a, R>, len: usize) -> Option<GuestSlice<'a>> {
+    piece.0.get_slice(top(piece, len)?, len).ok()
+}
+
+/// The part of the bytes `start..=start + last` that lies in the region of the last of them.
+fn piece_below<M: GuestMemory + ?Sized>(memory: &M, start: GuestAddress, last: usize) -> Option<Piece<'_, M::Region>> {
     let (region, offset) = memory.to_region_addr(advance(start, last)?)?;
     let below = usize::try_from(offset.0).unwrap_or(usize::MAX).min(last);
     Some((region, offset.checked_sub(below as u64)?, below.checked_add(1)?))

@@ -68,6 +68,7 @@ impl Index {
 
     /// How many tables the longest lookup goes through.
     #[cfg(test)]
+    #[expect(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "for tests")]
     pub(super) fn depth(&self) -> usize {
         fn below(index: &Index, table: &Table) -> usize {
             let links = table.slots.iter().filter(|&&slot| slot & LINK != 0);
@@ -82,7 +83,7 @@ impl Table {
     fn new(ranges: &[Range], first: usize, tables: &mut Vec<Self>) -> Self {
         let (Some(lowest), Some(highest)) = (ranges.first(), ranges.last()) else { return Self::default() };
         let span = highest.last.wrapping_sub(lowest.start);
-        let wanted = ranges.len().saturating_mul(2).max(8) as u64;
+        let wanted = ranges.len().saturating_mul(2).max(64) as u64;
         // The finest chunks of which no more than about `wanted` cover the span.
         let shift = (u64::BITS.saturating_sub(span.leading_zeros()))
             .saturating_sub(u64::BITS.saturating_sub(wanted.leading_zeros()).saturating_sub(1));

@@ -68,7 +68,7 @@ impl<'a> GuestSlice<'a> {
             Ok(slice) => Ok(Self { slice, addr: GuestAddress(self.addr.0.wrapping_add(offset as u64)), ..*self }),
             Err(_) if count == 0 => Ok(Self::empty(self.addr)),
             Err(_) if offset < self.len() => {
-                Err(Error::PartialBuffer { expected: count, completed: self.len() - offset })
+                Err(Error::PartialBuffer { expected: count, completed: self.len().saturating_sub(offset) })
             }
             Err(error) => Err(self.error(error)),
         }
@@ -235,7 +235,7 @@ impl<S: ReadVolatile> ReadVolatile for Accounted<'_, S> {
         match result {
             Ok(count) if count <= buf.len() => {
                 self.slice.mark(self.at, count);
-                self.at += count;
+                self.at = self.at.saturating_add(count);
             }
             _ => self.slice.mark(self.at, buf.len()),
         }
