@@ -1,6 +1,7 @@
 //! Every edge that the contract names: each promise of an access, each mistake that the field has made, each unusual
 //! memory. A test is named after its rule.
 
+#![cfg(all(feature = "mmap", unix))]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 #[path = "edges/custom.rs"]

@@ -1,6 +1,6 @@
 //! The mmap backend against real files and the kernel's own list of mappings.
 
-#![cfg(unix)]
+#![cfg(all(feature = "mmap", unix))]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::fs::{self, File};

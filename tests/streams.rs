@@ -1,6 +1,6 @@
 //! Every kind of stream, in both directions, against real files, sockets and pipes.
 
-#![cfg(unix)]
+#![cfg(all(feature = "mmap", unix))]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::fs::File;
