@@ -1,0 +1,316 @@
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use memory_model::stream::FileAt;
+use memory_model::{DataInit, IoMemory, guest_memory};
+
+use super::config::{
+    ConfigSpace, F_BLK_SIZE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_WRITE_ZEROES, MAX_DISCARD_SECTORS,
+    MAX_RANGES, MAX_WRITE_ZEROES_SECTORS,
+};
+use super::file::{Extent, Sectors};
+use super::format::{
+    RANGE_F_UNMAP, Range, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE, T_DISCARD, T_FLUSH, T_GET_ID, T_IN,
+    T_OUT, T_WRITE_ZEROES,
+};
+use crate::queue::{Chain, Queue, QueueError, Readable, Writable};
+use crate::ring::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
+
+const HEADER_LEN: u64 = size_of::<RequestHeader>() as u64;
+const RANGE_LEN: usize = size_of::<Range>();
+
+/// What whoever makes a [`Block`] may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockOptions {
+    /// Nothing is written to the file. Then its length need not be a multiple of 512: the last sector is filled up with
+    /// zeros.
+    pub read_only: bool,
+    /// The disk's name, which [`T_GET_ID`] reads: ASCII, padded with NUL.
+    pub id: [u8; 20],
+    /// The number of queues that the transport has for the device, at least 1.
+    pub num_queues: u16,
+    /// The size of the largest queue that the transport allows: requests are to fit into it.
+    pub max_queue_size: u16,
+}
+
+impl Default for BlockOptions {
+    /// Writable, without a name, one queue of up to 256 entries.
+    fn default() -> Self {
+        Self { read_only: false, id: [0; 20], num_queues: 1, max_queue_size: 256 }
+    }
+}
+
+/// What [`Block::process_queue`] has done, and what is left to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "the driver may have to be notified, and requests may be left"]
+pub struct Processed {
+    /// The number of requests that were answered.
+    pub requests: u32,
+    /// How many of them did not succeed.
+    pub failed: u32,
+    /// The driver wants to be notified of used buffers (VIRTIO 1.2, 2.7.7).
+    pub notify: bool,
+    /// Requests came meanwhile, and the driver may not notify of them: call again, and do not wait.
+    pub more: bool,
+}
+
+/// A virtio block device over a file (VIRTIO 1.2, 5.2).
+///
+/// Sectors beyond the file's length when it was opened do not exist; if the file is truncated later, reads beyond its
+/// end are errors. One device serves all of its queues, from several threads if need be.
+#[derive(Debug)]
+pub struct Block {
+    sectors: Sectors,
+    options: BlockOptions,
+    /// Writes may wait for a flush. Else each is stable before it is answered.
+    writeback: bool,
+}
+
+/// Why a request has no success.
+enum Failure {
+    /// [`S_IOERR`].
+    Io,
+    /// [`S_UNSUPP`].
+    Unsupported,
+}
+
+impl From<guest_memory::Error> for Failure {
+    /// No memory there, or the file failed in between.
+    fn from(_: guest_memory::Error) -> Self {
+        Self::Io
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Self::Io
+    }
+}
+
+impl Block {
+    /// The disk that `file` holds: a regular file, or a block device.
+    ///
+    /// Until [`set_features`](Self::set_features) says that the driver will flush, each write is made stable before it
+    /// is answered.
+    ///
+    /// # Errors
+    ///
+    /// The file's length cannot be found. `InvalidInput` if it is no multiple of 512 and the disk is to be writable:
+    /// fill the file up, or open it read-only; or if there is no queue.
+    pub fn new(file: File, options: BlockOptions) -> io::Result<Self> {
+        let sectors = Sectors::new(file)?;
+        if sectors.is_padded() && !options.read_only {
+            let message = "the length of a writable disk must be a multiple of 512 bytes";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        if options.num_queues == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a disk has at least one queue"));
+        }
+        Ok(Self { sectors, options, writeback: false })
+    }
+
+    /// The disk's size in sectors of 512 bytes.
+    pub fn capacity(&self) -> u64 {
+        self.sectors.capacity()
+    }
+
+    /// The feature bits that the device offers (VIRTIO 1.2, 5.2.3 and 6), those of its queues among them.
+    pub fn features(&self) -> u64 {
+        let queues = if self.options.num_queues > 1 { F_MQ } else { 0 };
+        let writes = if self.options.read_only { F_RO } else { F_DISCARD | F_WRITE_ZEROES };
+        F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | queues | writes
+    }
+
+    /// Tells the device which feature bits were negotiated; to be called before the queues are used. A driver that has
+    /// not accepted [`F_FLUSH`] sends no flushes, so its writes are made stable one by one (VIRTIO 1.2, 5.2.6.2).
+    pub fn set_features(&mut self, negotiated: u64) {
+        self.writeback = negotiated & self.features() & F_FLUSH != 0;
+    }
+
+    /// Fills `buf` from `offset` in the configuration space (VIRTIO 1.2, 5.2.4), in bytes. Beyond its end are zeros.
+    pub fn read_config(&self, offset: u64, buf: &mut [u8]) {
+        let writable = !self.options.read_only;
+        let if_writable = |limit: u32| if writable { limit } else { 0 };
+        let ranges = if_writable(u32::try_from(MAX_RANGES).unwrap_or(u32::MAX));
+        let space = ConfigSpace {
+            capacity: self.capacity().into(),
+            // A chain has no more descriptors than the queue, in a table or not; header and status have one each.
+            seg_max: u32::from(self.options.max_queue_size.saturating_sub(2).max(1)).into(),
+            blk_size: 512.into(),
+            num_queues: self.options.num_queues.into(),
+            max_discard_sectors: if_writable(MAX_DISCARD_SECTORS).into(),
+            max_discard_seg: ranges.into(),
+            discard_sector_alignment: if_writable(1).into(),
+            max_write_zeroes_sectors: if_writable(MAX_WRITE_ZEROES_SECTORS).into(),
+            max_write_zeroes_seg: ranges.into(),
+            write_zeroes_may_unmap: writable.into(),
+            ..ConfigSpace::default()
+        };
+        let bytes = usize::try_from(offset).ok().and_then(|offset| space.as_slice().get(offset..)).unwrap_or_default();
+        buf.fill(0);
+        for (to, from) in buf.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+    }
+
+    /// Answers the requests that are available, and asks for a notification of the next.
+    ///
+    /// At most as many as the queue has entries: a driver that goes on making requests cannot keep a caller from its
+    /// other duties. See [`Processed::more`].
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] if the queue is broken, or breaks: what was answered before stays answered, and the driver is to
+    /// be notified.
+    pub fn process_queue<I: IoMemory>(&self, queue: &mut Queue, mem: &I) -> Result<Processed, QueueError> {
+        let limit = u32::from(queue.size());
+        let mut processed = Processed::default();
+        loop {
+            queue.disable_notifications(mem)?;
+            while processed.requests < limit {
+                let Some(chain) = queue.pop(mem)? else { break };
+                let head = chain.head();
+                match self.answer(mem, &chain) {
+                    Ok(Answer { status, written }) => {
+                        queue.add_used(mem, head, written)?;
+                        processed.requests = processed.requests.saturating_add(1);
+                        processed.failed = processed.failed.saturating_add(u32::from(status != S_OK));
+                    }
+                    Err(reason) => return Err(queue.mark_broken(reason)),
+                }
+            }
+            processed.more = queue.enable_notifications(mem)?;
+            if !processed.more || processed.requests >= limit {
+                processed.notify = queue.needs_notification(mem)?;
+                return Ok(processed);
+            }
+        }
+    }
+
+    /// Does what a request says, and writes its status; nothing but that can fail.
+    fn answer<I: IoMemory>(&self, mem: &I, chain: &Chain<'_>) -> Result<Answer, QueueError> {
+        let (head, writable) = (chain.head(), chain.writable());
+        let data_len = writable.len().checked_sub(1).ok_or(QueueError::Unanswerable { head })?;
+        let (status, data_written) = match self.execute(mem, chain.readable(), writable, data_len) {
+            Ok(written) => (S_OK, written),
+            Err(Failure::Io) => (S_IOERR, 0),
+            Err(Failure::Unsupported) => (S_UNSUPP, 0),
+        };
+        let lost = |source| QueueError::AnswerLost { head, source: Arc::new(source) };
+        writable.write_obj(mem, status, data_len).map_err(lost)?;
+        // From the start on: the status counts only if all before it was written (VIRTIO 1.2, 2.7.8.2).
+        let written = if data_written == data_len { writable.len() } else { data_written };
+        Ok(Answer { status, written: u32::try_from(written).unwrap_or(u32::MAX) })
+    }
+
+    /// Does what a request says. Answers how many bytes of device-writable data it has written.
+    fn execute<I: IoMemory>(
+        &self,
+        mem: &I,
+        readable: Readable<'_>,
+        writable: Writable<'_>,
+        data_len: u64,
+    ) -> Result<u64, Failure> {
+        let header: RequestHeader = readable.read_obj(mem, 0)?; // one fetch: the driver cannot change this copy
+        match header.kind.to_native() {
+            T_IN => self.read(mem, header.sector.to_native(), writable, data_len),
+            T_OUT => self.write(mem, header.sector.to_native(), readable).map(|()| 0),
+            T_FLUSH => self.sectors.file().sync_data().map(|()| 0).map_err(Failure::from),
+            T_GET_ID => {
+                // The driver's data has 20 bytes (VIRTIO 1.2, 5.2.6.1).
+                if data_len < self.options.id.len() as u64 {
+                    return Err(Failure::Io);
+                }
+                writable.write_slice(mem, &self.options.id, 0)?;
+                Ok(self.options.id.len() as u64)
+            }
+            T_DISCARD => self.discard(mem, readable).map(|()| 0),
+            T_WRITE_ZEROES => self.write_zeroes(mem, readable).map(|()| 0),
+            _ => Err(Failure::Unsupported),
+        }
+    }
+
+    fn read<I: IoMemory>(&self, mem: &I, sector: u64, data: Writable<'_>, data_len: u64) -> Result<u64, Failure> {
+        let Extent { start, in_file, padding } = self.sectors.extent(sector, data_len).ok_or(Failure::Io)?;
+        data.write_all_from(mem, 0, &mut FileAt::new(self.sectors.file(), start), in_file)?;
+        data.fill(mem, 0, in_file, padding)?;
+        Ok(data_len)
+    }
+
+    fn write<I: IoMemory>(&self, mem: &I, sector: u64, request: Readable<'_>) -> Result<(), Failure> {
+        let data_len = request.len().saturating_sub(HEADER_LEN);
+        let extent = self.sectors.extent(sector, data_len).ok_or(Failure::Io)?;
+        self.check_writable()?;
+        let mut place = FileAt::new(self.sectors.file(), extent.start);
+        request.read_all_into(mem, HEADER_LEN, &mut place, extent.in_file)?;
+        self.written()
+    }
+
+    fn discard<I: IoMemory>(&self, mem: &I, request: Readable<'_>) -> Result<(), Failure> {
+        self.each_range(mem, request, MAX_DISCARD_SECTORS, 0, |extent, _| self.sectors.discard(extent))
+    }
+
+    fn write_zeroes<I: IoMemory>(&self, mem: &I, request: Readable<'_>) -> Result<(), Failure> {
+        self.each_range(mem, request, MAX_WRITE_ZEROES_SECTORS, RANGE_F_UNMAP, |extent, flags| {
+            self.sectors.zero(extent, flags & RANGE_F_UNMAP != 0)
+        })
+    }
+
+    /// Does `step` for each range of a request; for none, unless all are good.
+    fn each_range<I: IoMemory>(
+        &self,
+        mem: &I,
+        request: Readable<'_>,
+        max_sectors: u32,
+        known_flags: u32,
+        step: impl Fn(Extent, u32) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let bytes = usize::try_from(request.len().saturating_sub(HEADER_LEN)).unwrap_or(usize::MAX);
+        let count = bytes / RANGE_LEN;
+        if bytes % RANGE_LEN != 0 || count == 0 || count > MAX_RANGES {
+            return Err(Failure::Io);
+        }
+        // A copy of them all, so that what is done is what was checked.
+        let mut ranges = [Range::default(); MAX_RANGES];
+        let ranges = ranges.get_mut(..count).unwrap_or_default();
+        request.read_slice(mem, zerocopy::IntoBytes::as_mut_bytes(&mut *ranges), HEADER_LEN)?;
+        // That a flag is not known goes before all else (VIRTIO 1.2, 5.2.6.2).
+        if ranges.iter().any(|range| range.flags.to_native() & !known_flags != 0) {
+            return Err(Failure::Unsupported);
+        }
+        self.check_writable()?;
+        let extent = |range: &Range| {
+            let sectors = u64::from(range.num_sectors.to_native());
+            let bytes = sectors << SECTOR_SIZE.trailing_zeros(); // of 32 bits: does not overflow
+            let extent = self.sectors.extent(range.sector.to_native(), bytes);
+            extent.filter(|_| sectors <= u64::from(max_sectors)).ok_or(Failure::Io)
+        };
+        for range in &*ranges {
+            extent(range)?;
+        }
+        for range in &*ranges {
+            step(extent(range)?, range.flags.to_native())?;
+        }
+        self.written()
+    }
+
+    fn check_writable(&self) -> Result<(), Failure> {
+        if self.options.read_only { Err(Failure::Io) } else { Ok(()) }
+    }
+
+    /// After something was written: makes it stable, unless the driver will.
+    fn written(&self) -> Result<(), Failure> {
+        if !self.writeback {
+            self.sectors.file().sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+/// A request's answer.
+struct Answer {
+    status: u8,
+    /// Device-writable bytes written, from the first on.
+    written: u32,
+}

@@ -1,0 +1,217 @@
+//! The device's half of a split virtqueue (VIRTIO 1.2, 2.7).
+//!
+//! | type            | what it is                                                                  |
+//! |-----------------|-----------------------------------------------------------------------------|
+//! | [`Queue`]       | takes chains from the available ring, puts them into the used ring          |
+//! | [`Chain`]       | one buffer: what the device may read, then what it may write                 |
+//! | [`QueueError`]  | why a queue is broken                                                       |
+//!
+//! Whatever the driver writes is fetched once, checked, and used as it was checked. What makes no sense breaks the
+//! queue: it keeps its first reason, answers every call with it, and touches memory no more until it is
+//! [reset](Queue::reset). Whether there is memory behind a chain's addresses is not the queue's business: it shows when
+//! the device accesses them, and is an error of that request alone.
+
+mod chain;
+mod error;
+mod notify;
+mod walk;
+
+use std::sync::atomic::Ordering;
+
+use memory_model::{IoMemory, Le16};
+
+pub use chain::{Chain, Parts, Readable, Segment, Writable};
+pub use error::QueueError;
+
+use crate::ring::{ConfigError, Part, QueueConfig, Rings, UsedElement};
+use error::memory;
+
+/// The device's half of one split virtqueue.
+///
+/// ```
+/// use memory_model::{Bytes, IoMemory};
+/// use memory_model_virtio::{Queue, QueueError};
+///
+/// /// A device that reads nothing and writes zeros.
+/// fn process<I: IoMemory>(queue: &mut Queue, mem: &I) -> Result<bool, QueueError> {
+///     loop {
+///         queue.disable_notifications(mem)?;
+///         while let Some(chain) = queue.pop(mem)? {
+///             let (head, buffer) = (chain.head(), chain.writable());
+///             let written = match buffer.fill(mem, 0, 0, buffer.len()) {
+///                 Ok(()) => u32::try_from(buffer.len()).unwrap_or(u32::MAX),
+///                 Err(_) => 0, // no memory there: this request's problem, not the queue's
+///             };
+///             queue.add_used(mem, head, written)?;
+///         }
+///         if !queue.enable_notifications(mem)? {
+///             return queue.needs_notification(mem);
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Queue {
+    rings: Rings,
+    /// The index of the available entry that comes next. Runs freely.
+    next_avail: u16,
+    /// `avail.idx` as it was last loaded and found good: entries before it may be read.
+    avail_idx: u16,
+    /// The index of the used entry that comes next. Runs freely; `next_avail - next_used`, the number of buffers in
+    /// flight, is at most the size.
+    next_used: u16,
+    /// How many entries were used since the driver's wish was last looked up; 2^16 stands for more.
+    unannounced: u32,
+    /// The last chain, device-readable segments first.
+    segments: Vec<Segment>,
+    broken: Option<QueueError>,
+}
+
+impl Queue {
+    /// A queue as it is when the driver enables it: nothing available, nothing used.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if no queue can be of this size, or lie there. Whether there is memory shows at the first access.
+    pub fn new(config: QueueConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            rings: Rings::new(config)?,
+            next_avail: 0,
+            avail_idx: 0,
+            next_used: 0,
+            unannounced: 0,
+            segments: Vec::new(),
+            broken: None,
+        })
+    }
+
+    /// A queue that was in use before, from the indices it had: after a restore, a migration or a reconnection.
+    ///
+    /// Entries from `next_used` to `next_avail` are in flight; to handle them again, say `next_avail = next_used`.
+    /// Whether the driver was told of the last used entries is not known, so it will be told, perhaps once too often.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], as for [`new`](Self::new), and if more buffers would be in flight than there are entries.
+    pub fn resume(config: QueueConfig, next_avail: u16, next_used: u16) -> Result<Self, ConfigError> {
+        let fresh = Self::new(config)?;
+        if next_avail.wrapping_sub(next_used) > config.size {
+            return Err(ConfigError::InFlight { next_avail, next_used, size: config.size });
+        }
+        Ok(Self { next_avail, avail_idx: next_avail, next_used, unannounced: notify::ALL, ..fresh })
+    }
+
+    /// Where the queue lies, and which features it has.
+    pub fn config(&self) -> &QueueConfig {
+        self.rings.config()
+    }
+
+    /// The number of entries.
+    #[inline]
+    pub fn size(&self) -> u16 {
+        self.rings.size()
+    }
+
+    /// The index of the available entry that comes next, to be saved. Runs freely from 0 to 65535.
+    pub fn next_avail(&self) -> u16 {
+        self.next_avail
+    }
+
+    /// The index of the used entry that comes next, to be saved. Runs freely from 0 to 65535.
+    pub fn next_used(&self) -> u16 {
+        self.next_used
+    }
+
+    /// The first reason for which this queue is broken; `None` if it works.
+    pub fn broken(&self) -> Option<&QueueError> {
+        self.broken.as_ref()
+    }
+
+    /// Breaks the queue, as a device does that finds a request to which it cannot answer. The first reason stays; it is
+    /// returned.
+    #[cold]
+    pub fn mark_broken(&mut self, reason: QueueError) -> QueueError {
+        self.broken.get_or_insert(reason).clone()
+    }
+
+    /// Makes the queue as [`new`](Self::new) does, at the same place: after the driver has reset it (VIRTIO 1.2, 2.6.1).
+    pub fn reset(&mut self) {
+        self.next_avail = 0;
+        self.avail_idx = 0;
+        self.next_used = 0;
+        self.unannounced = 0;
+        self.broken = None;
+    }
+
+    /// Takes the next chain from the available ring; `None` if the driver has offered no more.
+    ///
+    /// The chain is a copy: the driver may change the ring and the tables meanwhile, and nothing comes of it.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`]: the chain is none, or the rings cannot be accessed. The queue is broken from then on.
+    #[inline]
+    pub fn pop<I: IoMemory>(&mut self, mem: &I) -> Result<Option<Chain<'_>>, QueueError> {
+        let walked = self.unless_broken(|queue| {
+            if queue.next_avail == queue.avail_idx && queue.load_avail_idx(mem)? == 0 {
+                return Ok(None);
+            }
+            let addr = queue.rings.avail_entry(queue.next_avail);
+            let head = mem.read_obj::<Le16>(addr).map_err(memory(Part::AvailableRing, addr))?.to_native();
+            let walked = walk::walk(&queue.rings, mem, head, &mut queue.segments)?;
+            queue.next_avail = queue.next_avail.wrapping_add(1);
+            Ok(Some(walked))
+        })?;
+        Ok(walked.map(|walked| Chain::new(&walked, &self.segments)))
+    }
+
+    /// Puts the chain at `head` into the used ring, in any order: the device is done with it, and has written `written`
+    /// bytes from the start of its device-writable buffers on. An underestimate is allowed (VIRTIO 1.2, 2.7.8.2).
+    ///
+    /// `head` and the number of calls are the device's promise: one call for each chain popped.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Memory`]; or the reason for which the queue was broken before, then nothing is written.
+    #[inline]
+    pub fn add_used<I: IoMemory>(&mut self, mem: &I, head: u16, written: u32) -> Result<(), QueueError> {
+        self.unless_broken(|queue| {
+            let element = UsedElement { id: u32::from(head).into(), len: written.into() };
+            let addr = queue.rings.used_entry(queue.next_used);
+            mem.write_obj(element, addr).map_err(memory(Part::UsedRing, addr))?;
+            queue.next_used = queue.next_used.wrapping_add(1);
+            let addr = queue.rings.used_idx();
+            // Release: pairs with the driver's barrier after it reads `used.idx` (VIRTIO 1.2, 2.7.14), so whoever sees
+            // the index sees the entry, and what the device wrote to the buffers.
+            mem.store(Le16::new(queue.next_used), addr, Ordering::Release).map_err(memory(Part::UsedRing, addr))?;
+            queue.unannounced = queue.unannounced.saturating_add(1).min(notify::ALL);
+            Ok(())
+        })
+    }
+
+    /// Looks up how many entries are available. The index is only believed if it names no more than there can be.
+    fn load_avail_idx<I: IoMemory>(&mut self, mem: &I) -> Result<u16, QueueError> {
+        let addr = self.rings.avail_idx();
+        // Acquire: pairs with the driver's barrier before it moves `avail.idx` (VIRTIO 1.2, 2.7.13.3), so whoever sees
+        // the index sees the ring entries and descriptors below it.
+        let idx = mem.load::<Le16>(addr, Ordering::Acquire).map_err(memory(Part::AvailableRing, addr))?.to_native();
+        let available = idx.wrapping_sub(self.next_avail);
+        let in_flight = self.next_avail.wrapping_sub(self.next_used);
+        // A driver has as many descriptors as the ring has entries, and each buffer in flight holds at least one.
+        let room = self.size().saturating_sub(in_flight);
+        if available > room {
+            return Err(QueueError::AvailIndex { idx, next_avail: self.next_avail, room });
+        }
+        self.avail_idx = idx;
+        Ok(available)
+    }
+
+    /// Does a step of a queue that works; if that fails, the queue is broken.
+    #[inline]
+    fn unless_broken<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, QueueError>) -> Result<T, QueueError> {
+        match &self.broken {
+            None => step(self).map_err(|reason| self.mark_broken(reason)),
+            Some(reason) => Err(reason.clone()),
+        }
+    }
+}

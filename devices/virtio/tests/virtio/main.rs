@@ -1,0 +1,21 @@
+//! What VIRTIO 1.2 says, clause by clause, and what happens to those who do not keep to it.
+//!
+//! | module       | what it shows                                                                            |
+//! |--------------|------------------------------------------------------------------------------------------|
+//! | [`chains`]   | 2.7.4 to 2.7.5: which chains there are, and which break the queue                        |
+//! | [`rings`]    | 2.7.1, 2.7.6, 2.7.8: where the rings are, and how their indices run                      |
+//! | [`notify`]   | 2.7.7, 2.7.10: notification suppression, over wrapping indices, and no lost wake-up      |
+//! | [`requests`] | 5.2.6: what a disk's requests do                                                         |
+//! | [`disk`]     | 5.2.3, 5.2.4: features and configuration; where a disk's data lies; what cannot be done  |
+//! | [`corrupt`]  | ten thousand corrupt rings                                                               |
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which are to stop where they fail")]
+#![expect(clippy::cast_possible_truncation, reason = "numbers that the tests choose, and random ones cut to size")]
+#![expect(clippy::doc_markdown, reason = "quotes the specification as it is")]
+
+mod chains;
+mod common;
+mod corrupt;
+mod disk;
+mod notify;
+mod requests;
+mod rings;
