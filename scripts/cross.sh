@@ -120,8 +120,10 @@ run() {
     variable=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")
     local -x "${variable}_LINKER=$linker"
     if [[ -n $runner ]]; then
+        # CROSS_RUNNER is for tests that run themselves once more, as a child process.
+        local -x "${variable}_RUNNER=$runner" CROSS_RUNNER=$runner
         # Emulation is slow, and unoptimised code under it much more so. Debug assertions stay on.
-        local -x "${variable}_RUNNER=$runner" PROPTEST_CASES="${PROPTEST_CASES:-64}" CARGO_PROFILE_DEV_OPT_LEVEL=1
+        local -x PROPTEST_CASES="${PROPTEST_CASES:-64}" CARGO_PROFILE_DEV_OPT_LEVEL=1
     fi
     cargo test -p memory-model --lib --tests --no-fail-fast --target "$triple"
 }

@@ -3,6 +3,7 @@
 #![cfg(all(feature = "mmap", unix))]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
@@ -142,7 +143,11 @@ fn stdout_keeps_the_order_with_what_was_printed_before() {
         return;
     }
     let name = "stdout_keeps_the_order_with_what_was_printed_before";
-    let child = Command::new(std::env::current_exe().unwrap())
+    // Under emulation (scripts/cross.sh) the child needs the emulator, too.
+    let runner = std::env::var("CROSS_RUNNER").unwrap_or_default();
+    let mut command = runner.split_whitespace().map(OsString::from).chain([std::env::current_exe().unwrap().into()]);
+    let child = Command::new(command.next().unwrap())
+        .args(command)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env("WRITE_TO_STDOUT", "1")
         .output()

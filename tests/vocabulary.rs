@@ -91,6 +91,10 @@ fn addresses_are_shown_in_hex() {
     assert_eq!(format!("{:?} {0:x}", IoAddress(0x1f)), "IoAddress(0x1f) 1f");
 }
 
+/// Bytes at an address where every integer may lie atomically. (An array of `u64` need not be, on 32-bit x86.)
+#[repr(align(8))]
+struct Aligned([u8; 32]);
+
 /// What all integers of a fixed order do; `bytes` is how `value` lies in memory.
 fn integer<T, N>(value: N, bytes: &[u8], smaller: N)
 where
@@ -110,8 +114,8 @@ where
     assert_eq!(T::default(), N::default());
     assert_eq!(HashSet::from([fixed, T::from(value), T::from(smaller)]).len(), 2);
     // In memory, plainly and atomically, misaligned and aligned.
-    let mut buffer = [0_u64; 4];
-    let slice = VolatileSlice::from(buffer.as_mut_slice().as_mut_bytes());
+    let mut buffer = Aligned([0; 32]);
+    let slice = VolatileSlice::from(&mut buffer.0[..]);
     for at in [0, 8, 3] {
         slice.write_obj(fixed, at).expect("inside");
         let mut read = vec![0; bytes.len()];
@@ -126,8 +130,6 @@ where
     );
     assert_eq!(slice.load::<T>(16, order).expect("aligned"), fixed);
 }
-
-use zerocopy::IntoBytes;
 
 const FIXED: Le32 = Le32::new(7);
 
