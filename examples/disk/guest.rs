@@ -53,7 +53,7 @@ impl<'a, I: IoMemory> Guest<'a, I> {
         let (mut sector, mut number) = (0, 0);
         while sector < sectors || !in_flight.is_empty() {
             while sector < sectors && (in_flight.len() as u64) < SLOTS {
-                let count = request_sectors(sectors - sector, &mut self.random);
+                let count = request_sectors(sectors - sector, sectors, &mut self.random);
                 let slot = Slot(number % SLOTS);
                 let data = slot.data(u32::try_from(count * 512)?, &mut self.random);
                 in_flight.push_back(self.submit(T_IN, sector, slot, Some(data))?);
@@ -77,7 +77,7 @@ impl<'a, I: IoMemory> Guest<'a, I> {
     pub(crate) fn rewrite_all(&mut self, sectors: u64, mut progress: impl FnMut(u64)) -> Result<(), Box<dyn Error>> {
         let (mut sector, mut number) = (0, 0);
         while sector < sectors {
-            let count = request_sectors(sectors - sector, &mut self.random);
+            let count = request_sectors(sectors - sector, sectors, &mut self.random);
             let slot = |number| Slot(number % SLOTS);
             let here = slot(number).data(u32::try_from(count * 512)?, &mut self.random);
             let elsewhere = slot(number + 1).data(here.len, &mut self.random);

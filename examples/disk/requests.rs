@@ -65,9 +65,11 @@ pub(crate) fn scatter(data: Segment, random: &mut Random) -> Vec<Segment> {
     segments
 }
 
-/// How many sectors the next request has, of those that are left: from one to a MiB, small ones as often as large ones.
-pub(crate) fn request_sectors(left: u64, random: &mut Random) -> u64 {
-    let most = (u64::from(MAX_LEN) / 512) >> random.below(12);
+/// How many sectors the next request has, of those that are left on a disk of `sectors`: from one to a MiB, small ones as
+/// often as large ones. A small disk is read by small requests, so that there are many.
+pub(crate) fn request_sectors(left: u64, sectors: u64, random: &mut Random) -> u64 {
+    let largest = (sectors / 64).clamp(8, u64::from(MAX_LEN) / 512);
+    let most = largest >> random.below(12);
     (1 + random.below(most.max(1))).min(left)
 }
 
