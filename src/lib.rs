@@ -5,6 +5,7 @@
 //!
 //! * **nothing that a guest chooses can crash the host**: no address, length or value makes an access panic, overflow or
 //!   reach what is not the guest's;
+//! * **a page that cannot be accessed is an error**: see [`fault_recovery`];
 //! * **an access keeps its type down to the instruction**, and finding a region costs the same for one and for thousands;
 //! * **no `unsafe` is needed** to use it, and little to provide memory of your own.
 //!
@@ -151,8 +152,8 @@
 //! * `std` (default): streams, and I/O errors. Without it the crate is `no_std`.
 //! * `alloc`: [`GuestRegionCollection`] and memory behind `Arc` and `Box`, without `std`.
 //! * `mmap` (default): the backend.
-//! * `fault-recovery` (default): reserved. A page that cannot be accessed, for instance of a file that was truncated while
-//!   it is mapped, still ends the process by SIGBUS; the errors for it are there, and the engine that makes them is not.
+//! * `fault-recovery` (default): a page that cannot be accessed, for instance of a file that was truncated while it is
+//!   mapped, is an error, on Linux on x86-64 and aarch64. Without it such a page ends the process by SIGBUS.
 //!
 //! Needs 64-bit atomics, and pointers of 32 or 64 bits.
 
@@ -176,6 +177,28 @@ pub mod mmap;
 #[cfg(feature = "std")]
 pub mod stream;
 pub mod volatile_memory;
+
+/// A page that cannot be accessed is an error: the signal handlers that see to it.
+///
+/// A page of guest memory may go away while it is mapped: somebody truncates the file behind it, the pool of huge pages
+/// is used up, its protection changes, the hardware loses it. The kernel then sends SIGBUS or SIGSEGV to the thread that
+/// touches it, which ends the process. With the handlers installed the access is an error instead
+/// ([`Error::Fault`](guest_memory::Error::Fault)): the first bad address, and how many bytes were done before it.
+///
+/// It costs an access nothing but a test of a register. On Linux on x86-64 and aarch64; elsewhere, and without the
+/// feature `fault-recovery`, a fault ends the process.
+///
+/// ```
+/// memory_model::fault_recovery::install()?;
+/// # if cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))) {
+/// assert!(memory_model::fault_recovery::is_installed());
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[cfg(feature = "fault-recovery")]
+pub mod fault_recovery {
+    pub use crate::access::{install, is_installed};
+}
 
 pub use address::{Address, AddressValue};
 pub use bytes::{AtomicAccess, Bytes};

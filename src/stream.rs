@@ -274,9 +274,14 @@ impl WriteVolatile for Cursor<Vec<u8>> {
         let start = usize::try_from(self.position()).or(Err(ErrorKind::OutOfMemory))?;
         let end = start.checked_add(buf.len()).ok_or(ErrorKind::OutOfMemory)?;
         let bytes = self.get_mut();
-        bytes.try_reserve(end.saturating_sub(bytes.len()))?;
-        bytes.resize(end.max(bytes.len()), 0);
-        let count = buf.copy_to(bytes.get_mut(start..end).unwrap_or_default())?;
+        let len = bytes.len();
+        bytes.try_reserve(end.saturating_sub(len))?;
+        bytes.resize(end.max(len), 0);
+        let copied = buf.copy_to(bytes.get_mut(start..end).unwrap_or_default());
+        if copied.is_err() {
+            bytes.truncate(len);
+        }
+        let count = copied?;
         self.set_position(end as u64);
         Ok(count)
     }

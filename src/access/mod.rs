@@ -4,32 +4,79 @@
 //! instructions. Every function answers `Result<_, Fault>`, so that nothing above changes with the engine. All is
 //! `unsafe`: the caller vouches for the range, and for nothing else. In particular nobody has to promise that the bytes
 //! stay as they are meanwhile.
+//!
+//! | engine | targets | a page that cannot be accessed |
+//! |--------|---------|--------------------------------|
+//! | `x86_64`, `aarch64` | Linux on these | a [`Fault`], once the handlers are installed (`signal`) |
+//! | `portable` | all others, Miri, loom | ends the process |
 
 #![expect(unsafe_code, reason = "loads and stores through raw pointers to shared memory are this module's purpose")]
 
 use core::mem::{MaybeUninit, transmute_copy};
+use core::ops::BitOr;
 use core::sync::atomic::Ordering;
 
 use crate::DataInit;
 
-/// `$body` with `$U` as the unit of `$width` bytes, which are 1, 2, 4 or 8.
-macro_rules! with_unit {
-    (@ $unit:ident, $U:ident => $body:expr) => {{
-        type $U = $unit;
-        $body
-    }};
-    ($width:expr, $U:ident => $body:expr) => {
-        match $width {
-            1 => with_unit!(@ u8, $U => $body),
-            2 => with_unit!(@ u16, $U => $body),
-            4 => with_unit!(@ u32, $U => $body),
-            _ => with_unit!(@ u64, $U => $body),
-        }
+/// Chooses the modules of an engine that recovers, and those of one that does not.
+macro_rules! cfg_engine {
+    (recovering { $($recovering:item)* } else { $($portable:item)* }) => {
+        $(
+            #[cfg(all(
+                target_os = "linux",
+                target_pointer_width = "64",
+                any(target_arch = "x86_64", target_arch = "aarch64"),
+                not(any(miri, loom))
+            ))]
+            $recovering
+        )*
+        $(
+            #[cfg(not(all(
+                target_os = "linux",
+                target_pointer_width = "64",
+                any(target_arch = "x86_64", target_arch = "aarch64"),
+                not(any(miri, loom))
+            )))]
+            $portable
+        )*
     };
 }
 
-mod portable;
-use portable as engine;
+cfg_engine! {
+    recovering {
+        mod recovery;
+        mod recovering;
+        #[cfg(target_arch = "x86_64")]
+        mod x86_64;
+        #[cfg(target_arch = "aarch64")]
+        mod aarch64;
+        #[cfg(feature = "fault-recovery")]
+        mod signal;
+
+        #[cfg(target_arch = "aarch64")]
+        use aarch64 as arch;
+        use recovering as engine;
+        #[cfg(target_arch = "x86_64")]
+        use x86_64 as arch;
+        #[cfg(feature = "fault-recovery")]
+        pub use signal::{install, is_installed};
+    } else {
+        mod portable;
+
+        use portable as engine;
+        #[cfg(feature = "fault-recovery")]
+        pub use portable::{install, is_installed};
+    }
+}
+
+/// Whether a page that cannot be accessed is an error, or else ends the process.
+#[cfg(feature = "std")]
+pub(crate) fn recovers() -> bool {
+    #[cfg(feature = "fault-recovery")]
+    return is_installed();
+    #[cfg(not(feature = "fault-recovery"))]
+    return false;
+}
 
 /// A page that could not be accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +87,36 @@ pub struct Fault {
     pub(crate) completed: usize,
 }
 
-/// What one machine instruction moves: an integer of 1, 2, 4 or 8 bytes.
+impl Fault {
+    /// The fault at the address `bad` of an access from `start` upwards.
+    #[cold]
+    #[inline]
+    fn new(bad: usize, start: *const u8) -> Self {
+        Self { addr: bad, completed: bad.saturating_sub(start.addr()) }
+    }
+}
+
+/// What an engine moves at once, at any address: one access if it has at most 8 bytes and lies naturally aligned.
+pub(crate) trait Plain: Copy {
+    /// # Safety
+    ///
+    /// As for [`read`], with `Self`'s bytes.
+    unsafe fn read(src: *const u8) -> Result<Self, Fault>;
+
+    /// Bytes before a bad one are not written.
+    ///
+    /// # Safety
+    ///
+    /// As for [`write`], with `Self`'s bytes.
+    unsafe fn write(dst: *mut u8, value: Self) -> Result<(), Fault>;
+}
+
+/// What one machine instruction moves atomically: an integer of 1, 2, 4 or 8 bytes.
 ///
 /// # Safety
 ///
 /// Implemented for `u8`, `u16`, `u32` and `u64` by the engine, and for nothing else: any bits are valid.
-pub unsafe trait Unit: Copy {
+pub unsafe trait Unit: Copy + BitOr<Output = Self> {
     /// Loads in one access. An order that is none for loads acts as `SeqCst`.
     ///
     /// # Safety
@@ -76,6 +147,25 @@ pub unsafe trait Unit: Copy {
         success: Ordering,
         failure: Ordering,
     ) -> Result<Result<Self, Self>, Fault>;
+
+    /// Sets the bits of `bits`, as one access; answers what was there.
+    ///
+    /// # Safety
+    ///
+    /// As for `store`.
+    #[doc(hidden)]
+    #[inline]
+    unsafe fn fetch_or(dst: *mut Self, bits: Self, order: Ordering) -> Result<Self, Fault> {
+        // SAFETY: the caller's promise.
+        let mut held = unsafe { Self::load(dst, Ordering::Relaxed) }?;
+        loop {
+            // SAFETY: the caller's promise.
+            match unsafe { Self::compare_exchange(dst, held, held | bits, order, Ordering::Relaxed) }? {
+                Ok(held) => return Ok(held),
+                Err(now) => held = now,
+            }
+        }
+    }
 }
 
 /// The order that a load performs for `order`: one that does not fit acts as `SeqCst`.
@@ -96,28 +186,62 @@ fn store_order(order: Ordering) -> Ordering {
     }
 }
 
+/// `$body` with `$U` as the largest unit that is not longer than `$width` bytes, which are 1 to 32.
+macro_rules! with_plain {
+    ($width:expr, $U:ident => $body:expr) => {
+        match $width {
+            1 => with_plain!(@ u8, $U => $body),
+            2..=3 => with_plain!(@ u16, $U => $body),
+            4..=7 => with_plain!(@ u32, $U => $body),
+            8..=15 => with_plain!(@ u64, $U => $body),
+            _ => with_plain!(@ u128, $U => $body),
+        }
+    };
+    (@ $unit:ident, $U:ident => $body:expr) => {{
+        type $U = $unit;
+        $body
+    }};
+}
+
+/// The longest value that goes through registers, in bytes: two units.
+const SHORT: usize = 32;
+
 /// Reads a value: in one access if it has 1, 2, 4 or 8 bytes and lies naturally aligned, else in any order and widths.
 ///
 /// # Safety
 ///
 /// The `size_of::<T>()` bytes at `src` are mapped; whoever accesses them concurrently in this process does so through
 /// this module.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn read<T: DataInit>(src: *const u8) -> Result<T, Fault> {
     /// # Safety
-    /// As for `read`, and `src` is aligned for `U`, which is as large as `T`.
-    #[inline]
-    unsafe fn whole<T: DataInit, U: Unit>(src: *const u8) -> Result<T, Fault> {
+    /// As for `read`, of a `T` that has at least the size of `U`, and at most twice that.
+    #[inline(always)]
+    unsafe fn by<T: DataInit, U: Plain>(src: *const u8) -> Result<T, Fault> {
         // SAFETY: the caller's promise.
-        let unit = unsafe { U::load(src.cast(), Ordering::Relaxed) }?;
-        // SAFETY: both have the same size, and any bits are a valid `T`.
-        Ok(unsafe { transmute_copy::<U, T>(&unit) })
+        let first = unsafe { U::read(src) }?;
+        let rest = size_of::<T>() - size_of::<U>();
+        if rest == 0 {
+            // SAFETY: both have the same size, and any bits are a valid `T`.
+            return Ok(unsafe { transmute_copy::<U, T>(&first) });
+        }
+        // The last bytes, some of which may be among the first, too.
+        // SAFETY: the caller's promise: it ends where the `T` does.
+        let last = unsafe { U::read(src.wrapping_add(rest)) }.map_err(|fault| Fault::new(fault.addr, src))?;
+        let mut value = MaybeUninit::<T>::uninit();
+        let to = value.as_mut_ptr().cast::<u8>();
+        // SAFETY: inside the value, which has at least the size of `U`.
+        unsafe { to.cast::<U>().write_unaligned(first) };
+        // SAFETY: as above: it ends where the value does.
+        unsafe { to.wrapping_add(rest).cast::<U>().write_unaligned(last) };
+        // SAFETY: every byte was written, as it has at most twice the size of `U`; any bytes are a valid `T`.
+        Ok(unsafe { value.assume_init() })
     }
     let width = size_of::<T>();
-    if is_unit(src.addr(), width) {
-        return with_unit!(width, U => {
-            // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
-            unsafe { whole::<T, U>(src) }
+    if (1..=SHORT).contains(&width) {
+        return with_plain!(width, U => {
+            // SAFETY: the caller's promise, and the choice of `U`.
+            unsafe { by::<T, U>(src) }
         });
     }
     let mut value = MaybeUninit::<T>::uninit();
@@ -135,20 +259,45 @@ pub(crate) unsafe fn read<T: DataInit>(src: *const u8) -> Result<T, Fault> {
 /// As for [`read`], and the bytes may be written.
 #[inline]
 pub(crate) unsafe fn write<T: DataInit>(dst: *mut u8, value: T) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe { attempt_write(dst, value) }.map_err(|fault| {
+        // What lies before the bad address may not be done.
+        // SAFETY: the caller's promise for `dst`; no more bytes than the value has, which is ours.
+        let before = unsafe { engine::copy_in(dst, (&raw const value).cast(), fault.completed.min(size_of::<T>())) };
+        before.err().unwrap_or(fault)
+    })
+}
+
+/// As [`write`], but after a fault the bytes before it may not be written.
+///
+/// # Safety
+///
+/// As for [`write`].
+#[inline(always)]
+pub(crate) unsafe fn attempt_write<T: DataInit>(dst: *mut u8, value: T) -> Result<(), Fault> {
     /// # Safety
-    /// As for `write`, and `dst` is aligned for `U`, which is as large as `T`.
-    #[inline]
-    unsafe fn whole<T: DataInit, U: Unit>(dst: *mut u8, value: &T) -> Result<(), Fault> {
-        // SAFETY: both have the same size, `T` has no padding, and any bits are a valid `U`.
-        let unit = unsafe { transmute_copy::<T, U>(value) };
+    /// As for `write`, of a `T` that has at least the size of `U`, and at most twice that.
+    #[inline(always)]
+    unsafe fn by<T: DataInit, U: Plain>(dst: *mut u8, value: &T) -> Result<(), Fault> {
+        // SAFETY: the first bytes of the value, which has no padding, and at least the size of `U`; any are valid.
+        let first = unsafe { transmute_copy::<T, U>(value) };
         // SAFETY: the caller's promise.
-        unsafe { U::store(dst.cast(), unit, Ordering::Relaxed) }
+        unsafe { U::write(dst, first) }?;
+        let rest = size_of::<T>() - size_of::<U>();
+        if rest == 0 {
+            return Ok(());
+        }
+        let from = (&raw const *value).cast::<u8>().wrapping_add(rest);
+        // SAFETY: inside the value: it ends where that does.
+        let last = unsafe { from.cast::<U>().read_unaligned() };
+        // SAFETY: the caller's promise: it ends where the `T` does.
+        unsafe { U::write(dst.wrapping_add(rest), last) }.map_err(|fault| Fault::new(fault.addr, dst))
     }
     let width = size_of::<T>();
-    if is_unit(dst.addr(), width) {
-        return with_unit!(width, U => {
-            // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
-            unsafe { whole::<T, U>(dst, &value) }
+    if (1..=SHORT).contains(&width) {
+        return with_plain!(width, U => {
+            // SAFETY: the caller's promise, and the choice of `U`.
+            unsafe { by::<T, U>(dst, &value) }
         });
     }
     // SAFETY: the caller's promise for `dst`; `value` is ours and as large.
@@ -161,24 +310,8 @@ pub(crate) unsafe fn write<T: DataInit>(dst: *mut u8, value: T) -> Result<(), Fa
 ///
 /// `src` as for [`read`] with `len` bytes; the `len` bytes at `dst` may be written, are nobody else's for the time of
 /// the call, and do not overlap those at `src`.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
-    if is_unit(src.addr(), len) {
-        /// # Safety
-        /// As for `copy_out`, with `src` aligned for `U`, and `U` as large as the copy.
-        #[inline]
-        unsafe fn whole<U: Unit>(src: *const u8, dst: *mut u8) -> Result<(), Fault> {
-            // SAFETY: the caller's promise for `src`.
-            let unit = unsafe { U::load(src.cast(), Ordering::Relaxed) }?;
-            // SAFETY: the caller's promise for `dst`; the write need not be aligned.
-            unsafe { dst.cast::<U>().write_unaligned(unit) };
-            Ok(())
-        }
-        return with_unit!(len, U => {
-            // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
-            unsafe { whole::<U>(src, dst) }
-        });
-    }
     // SAFETY: the caller's promise.
     unsafe { engine::copy_out(src, dst, len) }
 }
@@ -189,23 +322,8 @@ pub(crate) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Resul
 ///
 /// `dst` as for [`write`] with `len` bytes; the `len` bytes at `src` may be read, do not change for the time of the
 /// call, and do not overlap those at `dst`.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
-    if is_unit(dst.addr(), len) {
-        /// # Safety
-        /// As for `copy_in`, with `dst` aligned for `U`, and `U` as large as the copy.
-        #[inline]
-        unsafe fn whole<U: Unit>(dst: *mut u8, src: *const u8) -> Result<(), Fault> {
-            // SAFETY: the caller's promise for `src`; the read need not be aligned.
-            let unit = unsafe { src.cast::<U>().read_unaligned() };
-            // SAFETY: the caller's promise for `dst`.
-            unsafe { U::store(dst.cast(), unit, Ordering::Relaxed) }
-        }
-        return with_unit!(len, U => {
-            // SAFETY: the caller's promise; `is_unit` has checked the width and the alignment.
-            unsafe { whole::<U>(dst, src) }
-        });
-    }
     // SAFETY: the caller's promise.
     unsafe { engine::copy_in(dst, src, len) }
 }
@@ -233,10 +351,46 @@ pub(crate) unsafe fn fill(dst: *mut u8, byte: u8, len: usize) -> Result<(), Faul
     unsafe { engine::fill(dst, byte, len) }
 }
 
-/// Whether `width` bytes at `addr` are one machine access: 1, 2, 4 or 8 of them, naturally aligned.
+/// Whether the `len` bytes at `src` are all zero. Reads upwards, and no further than to some byte that is not.
+///
+/// # Safety
+///
+/// `src` as for [`read`] with `len` bytes.
 #[inline]
-fn is_unit(addr: usize, width: usize) -> bool {
-    matches!(width, 1 | 2 | 4 | 8) && addr & (width - 1) == 0
+pub(crate) unsafe fn is_zero(src: *const u8, len: usize) -> Result<bool, Fault> {
+    // SAFETY: the caller's promise.
+    unsafe { engine::is_zero(src, len) }
+}
+
+/// What a [`probe`] does to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Reads a byte.
+    Read,
+    /// Writes a byte as it is, atomically.
+    Write,
+}
+
+/// Looks for the first of `len` bytes that cannot be accessed, page by page, and changes none.
+///
+/// # Safety
+///
+/// `start` as for [`read`], or as for [`write`], with `len` bytes.
+pub(crate) unsafe fn probe(start: *const u8, len: usize, access: Probe) -> Result<(), Fault> {
+    /// The smallest page of any host, in bytes.
+    const PAGE: usize = 4096;
+    let first_page = (PAGE - start.addr() % PAGE).min(len);
+    for offset in [0].into_iter().filter(|_| len > 0).chain((first_page..len).step_by(PAGE)) {
+        let at = start.wrapping_add(offset);
+        let probed = match access {
+            // SAFETY: the caller's promise, as the offset is below `len`.
+            Probe::Read => unsafe { u8::load(at, Ordering::Relaxed) },
+            // SAFETY: as above.
+            Probe::Write => unsafe { u8::fetch_or(at.cast_mut(), 0, Ordering::Relaxed) },
+        };
+        probed.map_err(|fault| Fault::new(fault.addr, start))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

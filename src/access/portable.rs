@@ -6,7 +6,50 @@
 use core::mem::transmute_copy;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::{Fault, Unit, load_order, store_order};
+use super::{Fault, Plain, Unit, load_order, store_order};
+
+/// `$body` with `$U` as the unit of `$width` bytes, which are 1, 2, 4 or 8.
+macro_rules! with_unit {
+    (@ $unit:ident, $U:ident => $body:expr) => {{
+        type $U = $unit;
+        $body
+    }};
+    ($width:expr, $U:ident => $body:expr) => {
+        match $width {
+            1 => with_unit!(@ u8, $U => $body),
+            2 => with_unit!(@ u16, $U => $body),
+            4 => with_unit!(@ u32, $U => $body),
+            _ => with_unit!(@ u64, $U => $body),
+        }
+    };
+}
+
+/// Whether `width` bytes at `addr` are one machine access: 1, 2, 4 or 8 of them, naturally aligned.
+#[inline]
+fn is_unit(addr: usize, width: usize) -> bool {
+    matches!(width, 1 | 2 | 4 | 8) && addr & (width - 1) == 0
+}
+
+macro_rules! plain {
+    ($($U:ident),*) => {$(
+        impl Plain for $U {
+            #[inline]
+            unsafe fn read(src: *const u8) -> Result<Self, Fault> {
+                let mut value: Self = 0;
+                // SAFETY: the caller's promise for `src`; `value` is ours and as large.
+                unsafe { copy_out(src, (&raw mut value).cast(), size_of::<Self>()) }?;
+                Ok(value)
+            }
+
+            #[inline]
+            unsafe fn write(dst: *mut u8, value: Self) -> Result<(), Fault> {
+                // SAFETY: the caller's promise for `dst`; `value` is ours and as large.
+                unsafe { copy_in(dst, (&raw const value).cast(), size_of::<Self>()) }
+            }
+        }
+    )*};
+}
+plain!(u8, u16, u32, u64, u128);
 
 macro_rules! units {
     ($($U:ident: $Atomic:ident),*) => {$(
@@ -70,6 +113,7 @@ fn by_words(
 /// # Safety
 ///
 /// As for [`super::copy_out`].
+#[inline]
 pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
     /// # Safety
     /// As for `copy_out` with the unit at `offset` inside it, and `src + offset` aligned for `U`.
@@ -85,6 +129,12 @@ pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Resul
         unsafe { to.cast::<U>().write_unaligned(value) };
         Ok(())
     }
+    if is_unit(src.addr(), len) {
+        return with_unit!(len, U => {
+            // SAFETY: `is_unit` has checked the width and the alignment.
+            unsafe { unit::<U>(src, dst, 0) }
+        });
+    }
     by_words(
         src.addr(),
         len,
@@ -98,6 +148,7 @@ pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) -> Resul
 /// # Safety
 ///
 /// As for [`super::copy_in`].
+#[inline]
 pub(super) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     /// # Safety
     /// As for `copy_in` with the unit at `offset` inside it, and `dst + offset` aligned for `U`.
@@ -111,6 +162,12 @@ pub(super) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result
         let to = unsafe { dst.add(offset) };
         // SAFETY: mapped, writable and aligned, by the caller's promise.
         unsafe { U::store(to.cast(), value, Ordering::Relaxed) }
+    }
+    if is_unit(dst.addr(), len) {
+        return with_unit!(len, U => {
+            // SAFETY: `is_unit` has checked the width and the alignment.
+            unsafe { unit::<U>(dst, src, 0) }
+        });
     }
     by_words(
         dst.addr(),
@@ -193,7 +250,7 @@ pub(super) unsafe fn fill(dst: *mut u8, byte: u8, len: usize) -> Result<(), Faul
     }
     // Every byte of it is the same, so that cutting it to a unit's width changes nothing.
     let eight = [byte; 8];
-    if super::is_unit(dst.addr(), len) {
+    if is_unit(dst.addr(), len) {
         return with_unit!(len, U => {
             // SAFETY: `is_unit` has checked the width and the alignment.
             unsafe { unit::<U>(dst, repeated(eight), 0) }
@@ -207,6 +264,38 @@ pub(super) unsafe fn fill(dst: *mut u8, byte: u8, len: usize) -> Result<(), Faul
         // SAFETY: inside `len` with all of the word, and `dst` is aligned for a word there.
         |offset| unsafe { unit::<Word>(dst, repeated(eight), offset) },
     )
+}
+
+/// # Safety
+///
+/// As for [`super::is_zero`].
+pub(super) unsafe fn is_zero(src: *const u8, len: usize) -> Result<bool, Fault> {
+    let mut chunk = [0; 256];
+    for offset in (0..len).step_by(chunk.len()) {
+        let count = chunk.len().min(len - offset);
+        // SAFETY: inside the source, by the caller's promise, and inside the chunk.
+        unsafe { copy_out(src.add(offset), chunk.as_mut_ptr(), count) }?;
+        if chunk.iter().take(count).any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Does nothing: on this target a page that cannot be accessed ends the process.
+///
+/// # Errors
+///
+/// None.
+#[cfg(feature = "fault-recovery")]
+pub fn install() -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Whether a page that cannot be accessed is an error: never on this target.
+#[cfg(feature = "fault-recovery")]
+pub fn is_installed() -> bool {
+    false
 }
 
 /// The unit whose every byte is as in `eight`.

@@ -13,35 +13,35 @@ macro_rules! forward_bytes {
         impl $(<$($generics)*>)? $crate::Bytes<$A> for $T {
             type E = $crate::guest_memory::Error;
 
-            #[inline]
+            #[inline(always)]
             fn write(&$self, buf: &[u8], $addr: $A) -> Result<usize, Self::E> {
                 $crate::Bytes::write(&$target, buf, $at).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn read(&$self, buf: &mut [u8], $addr: $A) -> Result<usize, Self::E> {
                 $crate::Bytes::read(&$target, buf, $at).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn write_slice(&$self, buf: &[u8], $addr: $A) -> Result<(), Self::E> {
                 $crate::Bytes::write_slice(&$target, buf, $at).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn read_slice(&$self, buf: &mut [u8], $addr: $A) -> Result<(), Self::E> {
                 $crate::Bytes::read_slice(&$target, buf, $at).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn write_obj<T: $crate::DataInit>(&$self, val: T, $addr: $A) -> Result<(), Self::E> {
                 $crate::Bytes::write_obj(&$target, val, $at).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn read_obj<T: $crate::DataInit>(&$self, $addr: $A) -> Result<T, Self::E> {
                 $crate::Bytes::read_obj(&$target, $at).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn fill(&$self, byte: u8, len: usize, $addr: $A) -> Result<(), Self::E> {
                 $crate::Bytes::fill(&$target, byte, len, $at).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn load<T: $crate::AtomicAccess>(
                 &$self,
                 $addr: $A,
@@ -49,7 +49,7 @@ macro_rules! forward_bytes {
             ) -> Result<T, Self::E> {
                 $crate::Bytes::load(&$target, $at, order).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn store<T: $crate::AtomicAccess>(
                 &$self,
                 val: T,
@@ -58,7 +58,7 @@ macro_rules! forward_bytes {
             ) -> Result<(), Self::E> {
                 $crate::Bytes::store(&$target, val, $at, order).map_err(|$error| $map)
             }
-            #[inline]
+            #[inline(always)]
             fn compare_exchange<T: $crate::AtomicAccess>(
                 &$self,
                 current: T,
@@ -71,7 +71,7 @@ macro_rules! forward_bytes {
                     .map_err(|$error| $map)
             }
             #[cfg(feature = "std")]
-            #[inline]
+            #[inline(always)]
             fn write_from<S: $crate::ReadVolatile>(
                 &$self,
                 $addr: $A,
@@ -81,7 +81,7 @@ macro_rules! forward_bytes {
                 $crate::Bytes::write_from(&$target, $at, src, count).map_err(|$error| $map)
             }
             #[cfg(feature = "std")]
-            #[inline]
+            #[inline(always)]
             fn write_all_from<S: $crate::ReadVolatile>(
                 &$self,
                 $addr: $A,
@@ -91,7 +91,7 @@ macro_rules! forward_bytes {
                 $crate::Bytes::write_all_from(&$target, $at, src, count).map_err(|$error| $map)
             }
             #[cfg(feature = "std")]
-            #[inline]
+            #[inline(always)]
             fn read_into<D: $crate::WriteVolatile>(
                 &$self,
                 $addr: $A,
@@ -101,7 +101,7 @@ macro_rules! forward_bytes {
                 $crate::Bytes::read_into(&$target, $at, dst, count).map_err(|$error| $map)
             }
             #[cfg(feature = "std")]
-            #[inline]
+            #[inline(always)]
             fn read_all_into<D: $crate::WriteVolatile>(
                 &$self,
                 $addr: $A,

@@ -34,6 +34,7 @@ const CHUNK: usize = 512;
 /// | length 0 | succeeds at every address, touches nothing |
 /// | nothing at the start | an error, such as `InvalidGuestAddress` |
 /// | memory ends on the way | `read`, `write` and streams say how far they came; the exact forms answer `PartialBuffer`, and what was done stays done |
+/// | a page that cannot be accessed | `read`, `write` and streams say how far they came; the exact forms answer `Fault`: the first bad address, and how many bytes were done before it. Those after it are untouched |
 /// | past the end of the address space | as the end of memory: never wraps, never panics |
 /// | 1, 2, 4, 8 naturally aligned bytes | one machine access: never torn |
 /// | anything else | any order, any width: may tear |

@@ -7,10 +7,28 @@ use std::io;
 #[cfg(feature = "std")]
 use super::check_count;
 use super::{AtomicAccess, Bytes};
-use crate::volatile_memory::Error;
-use crate::{DataInit, VolatileRef, VolatileSlice};
+#[cfg(feature = "std")]
+use crate::access::{self, Probe};
+use crate::volatile_memory::{Error, Stop};
+use crate::{DataInit, VolatileSlice};
 #[cfg(feature = "std")]
 use crate::{ReadVolatile, WriteVolatile};
+
+impl VolatileSlice<'_> {
+    /// Sets the bits of `bits` in the value at `addr`, as one atomic access, and answers what it was: for logs of dirty
+    /// pages that a peer process reads and clears.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bytes::compare_exchange`].
+    #[inline]
+    pub fn fetch_or<T: AtomicAccess>(&self, bits: T, addr: usize, order: Ordering) -> Result<T, Error> {
+        match self.try_fetch_or(bits.to_unit(), addr, order) {
+            Ok(held) => Ok(T::from_unit(held)),
+            Err(stop) => Err(atomic_stopped(*self, addr, size_of::<T>(), stop)),
+        }
+    }
+}
 
 impl Bytes<usize> for VolatileSlice<'_> {
     type E = Error;
@@ -29,30 +47,22 @@ impl Bytes<usize> for VolatileSlice<'_> {
 
     #[inline]
     fn write_slice(&self, buf: &[u8], addr: usize) -> Result<(), Error> {
-        let part = reachable(self, addr, buf.len())?;
-        complete(buf.len(), part.copy_from(buf).map_err(|error| error.rebase(addr)))
+        self.try_write_slice(buf, addr).or_else(|stop| write_stopped(*self, buf, addr, stop))
     }
 
     #[inline]
     fn read_slice(&self, buf: &mut [u8], addr: usize) -> Result<(), Error> {
-        let part = reachable(self, addr, buf.len())?;
-        complete(buf.len(), part.copy_to(buf).map_err(|error| error.rebase(addr)))
+        self.try_read_slice(buf, addr).or_else(|stop| read_stopped(*self, buf, addr, stop))
     }
 
     #[inline]
     fn write_obj<T: DataInit>(&self, val: T, addr: usize) -> Result<(), Error> {
-        match self.get_ref::<T>(addr) {
-            Ok(place) => place.store(val).map_err(|error| error.rebase(addr)),
-            Err(_) => self.write_slice(val.as_slice(), addr),
-        }
+        self.try_write(val, addr).or_else(|stop| write_obj_stopped(*self, val, addr, stop))
     }
 
     #[inline]
     fn read_obj<T: DataInit>(&self, addr: usize) -> Result<T, Error> {
-        match self.get_ref::<T>(addr) {
-            Ok(place) => place.load().map_err(|error| error.rebase(addr)),
-            Err(_) => read_cut(self, addr),
-        }
+        self.try_read(addr).or_else(|stop| read_obj_stopped(*self, addr, stop))
     }
 
     #[inline]
@@ -63,13 +73,15 @@ impl Bytes<usize> for VolatileSlice<'_> {
 
     #[inline]
     fn load<T: AtomicAccess>(&self, addr: usize, order: Ordering) -> Result<T, Error> {
-        let unit = atomic::<T>(self, addr)?.atomic_load(order).map_err(|error| error.rebase(addr))?;
-        Ok(T::from_unit(unit))
+        match self.try_load(addr, order) {
+            Ok(unit) => Ok(T::from_unit(unit)),
+            Err(stop) => Err(atomic_stopped(*self, addr, size_of::<T>(), stop)),
+        }
     }
 
     #[inline]
     fn store<T: AtomicAccess>(&self, val: T, addr: usize, order: Ordering) -> Result<(), Error> {
-        atomic::<T>(self, addr)?.atomic_store(val.to_unit(), order).map_err(|error| error.rebase(addr))
+        self.try_store(val.to_unit(), addr, order).map_err(|stop| atomic_stopped(*self, addr, size_of::<T>(), stop))
     }
 
     #[inline]
@@ -81,12 +93,11 @@ impl Bytes<usize> for VolatileSlice<'_> {
         success: Ordering,
         failure: Ordering,
     ) -> Result<Result<T, T>, Error> {
-        let place = atomic::<T>(self, addr)?;
-        let exchanged = place.atomic_compare_exchange(current.to_unit(), new.to_unit(), success, failure);
-        Ok(match exchanged.map_err(|error| error.rebase(addr))? {
-            Ok(held) => Ok(T::from_unit(held)),
-            Err(held) => Err(T::from_unit(held)),
-        })
+        match self.try_compare_exchange(current.to_unit(), new.to_unit(), addr, success, failure) {
+            Ok(Ok(held)) => Ok(Ok(T::from_unit(held))),
+            Ok(Err(held)) => Ok(Err(T::from_unit(held))),
+            Err(stop) => Err(atomic_stopped(*self, addr, size_of::<T>(), stop)),
+        }
     }
 
     #[cfg(feature = "std")]
@@ -95,12 +106,13 @@ impl Bytes<usize> for VolatileSlice<'_> {
         if part.is_empty() {
             return Ok(0);
         }
-        Ok(check_count(part.len(), src.read_volatile(&part).map_err(Error::Io)?)?)
+        step(part, Probe::Write, &mut |part| src.read_volatile(part)).map_err(|error| error.rebase(addr))
     }
 
     #[cfg(feature = "std")]
     fn write_all_from<S: ReadVolatile>(&self, addr: usize, src: &mut S, count: usize) -> Result<(), Error> {
-        transfer_all(reachable(self, addr, count)?, count, |rest| src.read_volatile(rest))
+        transfer_all(reachable(self, addr, count)?, count, Probe::Write, |rest| src.read_volatile(rest))
+            .map_err(|error| error.rebase(addr))
     }
 
     #[cfg(feature = "std")]
@@ -109,12 +121,13 @@ impl Bytes<usize> for VolatileSlice<'_> {
         if part.is_empty() {
             return Ok(0);
         }
-        Ok(check_count(part.len(), dst.write_volatile(&part).map_err(Error::Io)?)?)
+        step(part, Probe::Read, &mut |part| dst.write_volatile(part)).map_err(|error| error.rebase(addr))
     }
 
     #[cfg(feature = "std")]
     fn read_all_into<D: WriteVolatile>(&self, addr: usize, dst: &mut D, count: usize) -> Result<(), Error> {
-        transfer_all(reachable(self, addr, count)?, count, |rest| dst.write_volatile(rest))
+        transfer_all(reachable(self, addr, count)?, count, Probe::Read, |rest| dst.write_volatile(rest))
+            .map_err(|error| error.rebase(addr))
     }
 }
 
@@ -130,26 +143,51 @@ fn reachable<'a>(slice: &VolatileSlice<'a>, addr: usize, len: usize) -> Result<V
     slice.subslice(addr, len.min(slice.len() - addr))
 }
 
-/// The place of an atomic access, or why there is none.
-#[inline]
-fn atomic<'a, T: AtomicAccess>(slice: &VolatileSlice<'a>, addr: usize) -> Result<VolatileRef<'a, T::Unit>, Error> {
-    slice.get_ref(addr).map_err(|error| {
-        let size = size_of::<T>();
-        if addr >= slice.len() {
-            error
-        } else if slice.as_ptr().addr().wrapping_add(addr) % size != 0 {
-            Error::Misaligned { addr, align: size }
-        } else {
-            Error::PartialBuffer { expected: size, completed: 0 }
-        }
-    })
+/// What an atomic access answers that did nothing.
+#[cold]
+#[inline(never)]
+fn atomic_stopped(slice: VolatileSlice<'_>, addr: usize, size: usize, stop: Stop) -> Error {
+    match stop.fault(slice, addr) {
+        Some(fault) => fault,
+        None if addr >= slice.len() => Error::OutOfBounds { offset: addr, count: size, len: slice.len() },
+        None if slice.as_ptr().addr().wrapping_add(addr) % size != 0 => Error::Misaligned { addr, align: size },
+        None => Error::PartialBuffer { expected: size, completed: 0 },
+    }
 }
 
-/// Reads a value that the slice's end cuts: an error, unless it has no bytes.
+/// Writes bytes that the slice's end cuts, unless they have met a fault.
 #[cold]
-fn read_cut<T: DataInit>(slice: &VolatileSlice<'_>, addr: usize) -> Result<T, Error> {
+#[inline(never)]
+fn write_stopped(slice: VolatileSlice<'_>, buf: &[u8], addr: usize, stop: Stop) -> Result<(), Error> {
+    if let Some(fault) = stop.fault(slice, addr) {
+        return Err(fault);
+    }
+    let part = reachable(&slice, addr, buf.len())?;
+    complete(buf.len(), part.copy_from(buf).map_err(|error| error.rebase(addr)))
+}
+
+/// Reads bytes that the slice's end cuts, unless they have met a fault.
+#[cold]
+#[inline(never)]
+fn read_stopped(slice: VolatileSlice<'_>, buf: &mut [u8], addr: usize, stop: Stop) -> Result<(), Error> {
+    if let Some(fault) = stop.fault(slice, addr) {
+        return Err(fault);
+    }
+    let part = reachable(&slice, addr, buf.len())?;
+    complete(buf.len(), part.copy_to(buf).map_err(|error| error.rebase(addr)))
+}
+
+#[cold]
+#[inline(never)]
+fn write_obj_stopped<T: DataInit>(slice: VolatileSlice<'_>, val: T, addr: usize, stop: Stop) -> Result<(), Error> {
+    write_stopped(slice, val.as_slice(), addr, slice.finish_write(val, addr, stop))
+}
+
+#[cold]
+#[inline(never)]
+fn read_obj_stopped<T: DataInit>(slice: VolatileSlice<'_>, addr: usize, stop: Stop) -> Result<T, Error> {
     let mut value = T::zeroed();
-    slice.read_slice(value.as_mut_slice(), addr)?;
+    read_stopped(slice, value.as_mut_slice(), addr, stop)?;
     Ok(value)
 }
 
@@ -171,20 +209,72 @@ fn complete(expected: usize, result: Result<usize, Error>) -> Result<(), Error> 
     }
 }
 
-/// Repeats `step` on what is left of `part`, all that there is of `count` bytes, until nothing is or it moves nothing.
+/// One step of a stream, with all of `part`, of which it may move less.
+#[cfg(feature = "std")]
+fn step(
+    part: VolatileSlice<'_>,
+    access: Probe,
+    transfer: &mut impl FnMut(&VolatileSlice<'_>) -> io::Result<usize>,
+) -> Result<usize, Error> {
+    match transfer(&part) {
+        Ok(moved) => Ok(check_count(part.len(), moved)?),
+        Err(error) if access::recovers() && is_fault(&error) => step_before_fault(part, access, error, transfer),
+        Err(error) => Err(Error::Io(error)),
+    }
+}
+
+/// Whether the step failed because of the memory: in the kernel, or in a copy of ours.
+#[cfg(feature = "std")]
+fn is_fault(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    error.raw_os_error() == Some(libc::EFAULT) || matches!(inner, Some(Error::Fault { .. }))
+}
+
+/// The step once more, with no more than what lies before the inaccessible page: the one that met it has moved nothing.
+/// Several times, as pages may come and go meanwhile.
+#[cfg(feature = "std")]
+#[cold]
+fn step_before_fault(
+    mut part: VolatileSlice<'_>,
+    access: Probe,
+    mut error: io::Error,
+    transfer: &mut impl FnMut(&VolatileSlice<'_>) -> io::Result<usize>,
+) -> Result<usize, Error> {
+    for _ in 0..8 {
+        match part.probe(access) {
+            Err(Error::Fault { completed, .. }) if completed > 0 => part = part.subslice(0, completed)?,
+            Err(fault) => return Err(fault),
+            // It is there again; or it was no byte of this memory.
+            Ok(()) => {}
+        }
+        match transfer(&part) {
+            Ok(moved) => return Ok(check_count(part.len(), moved)?),
+            Err(again) if is_fault(&again) => error = again,
+            Err(other) => return Err(Error::Io(other)),
+        }
+    }
+    Err(Error::Io(error))
+}
+
+/// Repeats steps with what is left of `part`, all that there is of `count` bytes, until nothing is or it moves nothing.
 #[cfg(feature = "std")]
 fn transfer_all(
     part: VolatileSlice<'_>,
     count: usize,
-    mut step: impl FnMut(&VolatileSlice<'_>) -> io::Result<usize>,
+    access: Probe,
+    mut transfer: impl FnMut(&VolatileSlice<'_>) -> io::Result<usize>,
 ) -> Result<(), Error> {
     let mut rest = part;
     while !rest.is_empty() {
-        match step(&rest) {
+        let done = part.len() - rest.len();
+        match step(rest, access, &mut transfer) {
             Ok(0) => break,
-            Ok(moved) => rest = rest.offset(check_count(rest.len(), moved)?)?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::Io(error)),
+            Ok(moved) => rest = rest.offset(moved)?,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(Error::Fault { addr, completed }) => {
+                return Err(Error::Fault { addr: addr + done, completed: completed + done });
+            }
+            Err(error) => return Err(error),
         }
     }
     complete(count, Ok(part.len() - rest.len()))

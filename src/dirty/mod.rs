@@ -50,10 +50,16 @@ impl Tracker {
         (first <= last).then_some(first..=last)
     }
 
+    /// Whether it is on.
+    #[inline(always)]
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
     /// Marks `len` bytes from `start` as written. To be called after the data is there.
     #[inline]
     pub(crate) fn mark(&self, start: u64, len: usize) {
-        if self.on.load(Ordering::Relaxed) && len > 0 {
+        if self.is_on() && len > 0 {
             self.record(start, len);
         }
     }

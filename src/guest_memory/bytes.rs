@@ -4,7 +4,7 @@
 use core::sync::atomic::Ordering;
 
 use super::memory::piece;
-use super::{Error, GuestAddress, GuestMemory, MemoryRegionAddress};
+use super::{Error, GuestAddress, GuestMemory, GuestMemoryRegion, MemoryRegionAddress};
 use crate::bytes::{advance, check_count};
 use crate::{AtomicAccess, Bytes, DataInit};
 #[cfg(feature = "std")]
@@ -21,49 +21,63 @@ impl<M: GuestMemory + ?Sized> Bytes<GuestAddress> for M {
         some(self, addr, buf.len(), |region, offset, done, len| region.read(part_mut(buf, done, len), offset))
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_slice(&self, buf: &[u8], addr: GuestAddress) -> Result<(), Error> {
-        all(self, addr, buf.len(), |region, offset, done, len| region.write_slice(part(buf, done, len), offset))
+        match whole(self, addr, buf.len()) {
+            Some((region, offset)) => region.write_slice(buf, offset),
+            None => write_slice_elsewhere(self, buf, addr),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_slice(&self, buf: &mut [u8], addr: GuestAddress) -> Result<(), Error> {
-        all(self, addr, buf.len(), |region, offset, done, len| region.read_slice(part_mut(buf, done, len), offset))
+        match whole(self, addr, buf.len()) {
+            Some((region, offset)) => region.read_slice(buf, offset),
+            None => read_slice_elsewhere(self, buf, addr),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_obj<T: DataInit>(&self, val: T, addr: GuestAddress) -> Result<(), Error> {
-        match piece(self, addr, size_of::<T>()) {
-            Some((region, offset, len)) if len == size_of::<T>() => region.write_obj(val, offset),
-            _ => write_cut(self, &val, addr),
+        match whole(self, addr, size_of::<T>()) {
+            Some((region, offset)) => region.write_obj(val, offset),
+            None => write_elsewhere(self, val, addr),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_obj<T: DataInit>(&self, addr: GuestAddress) -> Result<T, Error> {
-        match piece(self, addr, size_of::<T>()) {
-            Some((region, offset, len)) if len == size_of::<T>() => region.read_obj(offset),
-            _ => read_cut(self, addr),
+        match whole(self, addr, size_of::<T>()) {
+            Some((region, offset)) => region.read_obj(offset),
+            None => read_elsewhere(self, addr),
         }
     }
 
+    #[inline(always)]
     fn fill(&self, byte: u8, len: usize, addr: GuestAddress) -> Result<(), Error> {
-        all(self, addr, len, |region, offset, _, len| region.fill(byte, len, offset))
+        match whole(self, addr, len) {
+            Some((region, offset)) => region.fill(byte, len, offset),
+            None => fill_elsewhere(self, byte, len, addr),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn load<T: AtomicAccess>(&self, addr: GuestAddress, order: Ordering) -> Result<T, Error> {
-        let (region, offset) = find(self, addr)?;
-        region.load(offset, order)
+        match whole(self, addr, size_of::<T>()) {
+            Some((region, offset)) => region.load(offset, order),
+            None => load_elsewhere(self, addr, order),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn store<T: AtomicAccess>(&self, val: T, addr: GuestAddress, order: Ordering) -> Result<(), Error> {
-        let (region, offset) = find(self, addr)?;
-        region.store(val, offset, order)
+        match whole(self, addr, size_of::<T>()) {
+            Some((region, offset)) => region.store(val, offset, order),
+            None => store_elsewhere(self, val, addr, order),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn compare_exchange<T: AtomicAccess>(
         &self,
         current: T,
@@ -72,8 +86,10 @@ impl<M: GuestMemory + ?Sized> Bytes<GuestAddress> for M {
         success: Ordering,
         failure: Ordering,
     ) -> Result<Result<T, T>, Error> {
-        let (region, offset) = find(self, addr)?;
-        region.compare_exchange(current, new, offset, success, failure)
+        match whole(self, addr, size_of::<T>()) {
+            Some((region, offset)) => region.compare_exchange(current, new, offset, success, failure),
+            None => compare_exchange_elsewhere(self, current, new, addr, success, failure),
+        }
     }
 
     #[cfg(feature = "std")]
@@ -95,6 +111,18 @@ impl<M: GuestMemory + ?Sized> Bytes<GuestAddress> for M {
     fn read_all_into<D: WriteVolatile>(&self, addr: GuestAddress, dst: &mut D, count: usize) -> Result<(), Error> {
         all(self, addr, count, |region, offset, _, len| region.read_all_into(offset, dst, len))
     }
+}
+
+/// The region that has all of `len` bytes at `addr`, and the offset in it, if that is easily found.
+#[inline(always)]
+fn whole<M: GuestMemory + ?Sized>(
+    memory: &M,
+    addr: GuestAddress,
+    len: usize,
+) -> Option<(&M::Region, MemoryRegionAddress)> {
+    let (region, offset) = memory.guess_region_addr(addr)?;
+    // The same comparisons as the region's own, so that these do for both.
+    (offset.0 <= region.len().checked_sub(len as u64)?).then_some((region, offset))
 }
 
 #[inline]
@@ -147,7 +175,6 @@ fn some<M: GuestMemory + ?Sized>(
 }
 
 /// Does `step(region, offset, done, len)` for one region after the other, all of `count` bytes.
-#[inline]
 fn all<M: GuestMemory + ?Sized>(
     memory: &M,
     addr: GuestAddress,
@@ -165,16 +192,73 @@ fn all<M: GuestMemory + ?Sized>(
     Ok(())
 }
 
-/// Writes a value that no single region has room for.
-#[cold]
-fn write_cut<M: GuestMemory + ?Sized, T: DataInit>(memory: &M, val: &T, addr: GuestAddress) -> Result<(), Error> {
-    memory.write_slice(val.as_slice(), addr)
+// What the guess has not found: in another region, in several, or nowhere.
+
+#[inline(never)]
+fn write_slice_elsewhere<M: GuestMemory + ?Sized>(memory: &M, buf: &[u8], addr: GuestAddress) -> Result<(), Error> {
+    all(memory, addr, buf.len(), |region, offset, done, len| region.write_slice(part(buf, done, len), offset))
 }
 
-/// Reads a value that no single region has all of.
-#[cold]
-fn read_cut<M: GuestMemory + ?Sized, T: DataInit>(memory: &M, addr: GuestAddress) -> Result<T, Error> {
-    let mut value = T::zeroed();
-    memory.read_slice(value.as_mut_slice(), addr)?;
-    Ok(value)
+#[inline(never)]
+fn read_slice_elsewhere<M: GuestMemory + ?Sized>(memory: &M, buf: &mut [u8], addr: GuestAddress) -> Result<(), Error> {
+    all(memory, addr, buf.len(), |region, offset, done, len| region.read_slice(part_mut(buf, done, len), offset))
+}
+
+#[inline(never)]
+fn fill_elsewhere<M: GuestMemory + ?Sized>(memory: &M, byte: u8, len: usize, addr: GuestAddress) -> Result<(), Error> {
+    all(memory, addr, len, |region, offset, _, len| region.fill(byte, len, offset))
+}
+
+#[inline(never)]
+fn write_elsewhere<M: GuestMemory + ?Sized, T: DataInit>(memory: &M, val: T, addr: GuestAddress) -> Result<(), Error> {
+    match piece(memory, addr, size_of::<T>()) {
+        Some((region, offset, len)) if len == size_of::<T>() => region.write_obj(val, offset),
+        _ => write_slice_elsewhere(memory, val.as_slice(), addr),
+    }
+}
+
+#[inline(never)]
+fn read_elsewhere<M: GuestMemory + ?Sized, T: DataInit>(memory: &M, addr: GuestAddress) -> Result<T, Error> {
+    match piece(memory, addr, size_of::<T>()) {
+        Some((region, offset, len)) if len == size_of::<T>() => region.read_obj(offset),
+        _ => {
+            let mut value = T::zeroed();
+            read_slice_elsewhere(memory, value.as_mut_slice(), addr)?;
+            Ok(value)
+        }
+    }
+}
+
+#[inline(never)]
+fn load_elsewhere<M: GuestMemory + ?Sized, T: AtomicAccess>(
+    memory: &M,
+    addr: GuestAddress,
+    order: Ordering,
+) -> Result<T, Error> {
+    let (region, offset) = find(memory, addr)?;
+    region.load(offset, order)
+}
+
+#[inline(never)]
+fn store_elsewhere<M: GuestMemory + ?Sized, T: AtomicAccess>(
+    memory: &M,
+    val: T,
+    addr: GuestAddress,
+    order: Ordering,
+) -> Result<(), Error> {
+    let (region, offset) = find(memory, addr)?;
+    region.store(val, offset, order)
+}
+
+#[inline(never)]
+fn compare_exchange_elsewhere<M: GuestMemory + ?Sized, T: AtomicAccess>(
+    memory: &M,
+    current: T,
+    new: T,
+    addr: GuestAddress,
+    success: Ordering,
+    failure: Ordering,
+) -> Result<Result<T, T>, Error> {
+    let (region, offset) = find(memory, addr)?;
+    region.compare_exchange(current, new, offset, success, failure)
 }

@@ -3,6 +3,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::index::{Index, MAX_RANGES, Range};
+use super::likely::Likely;
 use super::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestUsize, MemoryRegionAddress, RegionError};
 use crate::Address;
 
@@ -14,6 +15,7 @@ use crate::Address;
 ///
 /// Finding a region costs the same for one and for thousands.
 pub struct GuestRegionCollection<R> {
+    likely: Likely<R>,
     map: Arc<Map<R>>,
 }
 
@@ -55,7 +57,7 @@ impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
                 return Err(RegionError::Overlap { first: ends(lower), second: ends(upper) });
             }
         }
-        Ok(Self { map: Arc::new(Map { index: Index::new(ranges), regions }) })
+        Ok(Self { likely: Likely::new(&ranges, &regions), map: Arc::new(Map { index: Index::new(ranges), regions }) })
     }
 
     /// This memory and one more region.
@@ -116,21 +118,29 @@ impl<R: GuestMemoryRegion> GuestMemory for GuestRegionCollection<R> {
 
     #[inline]
     fn to_region_addr(&self, addr: GuestAddress) -> Option<(&R, MemoryRegionAddress)> {
-        let map = &*self.map;
-        let (number, offset) = map.index.find(addr.0)?;
-        Some((map.regions.get(number)?, MemoryRegionAddress(offset)))
+        self.guess_region_addr(addr).filter(|(region, offset)| region.address_in_range(*offset)).or_else(|| {
+            let (number, offset) = self.map.index.find(addr.0)?;
+            Some((&**self.map.regions.get(number)?, MemoryRegionAddress(offset)))
+        })
+    }
+
+    #[inline(always)]
+    fn guess_region_addr(&self, addr: GuestAddress) -> Option<(&R, MemoryRegionAddress)> {
+        let region = self.likely.find(addr.0)?;
+        // Below its start the difference wraps: to past its end, as it ends at or below the last address.
+        Some((region, MemoryRegionAddress(addr.0.wrapping_sub(region.start_addr().0))))
     }
 }
 
 impl<R> Clone for GuestRegionCollection<R> {
     fn clone(&self) -> Self {
-        Self { map: Arc::clone(&self.map) }
+        Self { likely: self.likely.clone(), map: Arc::clone(&self.map) }
     }
 }
 
 impl<R> Default for GuestRegionCollection<R> {
     fn default() -> Self {
-        Self { map: Arc::new(Map { index: Index::default(), regions: Vec::new() }) }
+        Self { likely: Likely::default(), map: Arc::new(Map { index: Index::default(), regions: Vec::new() }) }
     }
 }
 

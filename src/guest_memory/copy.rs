@@ -3,6 +3,7 @@
 use super::memory::{piece, pieces};
 use super::{Error, GuestAddress, GuestMemory, GuestMemoryRegion, GuestSlice, MemoryRegionAddress};
 use crate::Address;
+use crate::access::Probe;
 use crate::bytes::advance;
 
 /// What a copy from or to a region without host memory goes through.
@@ -25,14 +26,44 @@ pub(super) fn copy<M: GuestMemory + ?Sized>(
     let count = available(src)?.min(available(dst)?);
     let inside_source = dst.checked_offset_from(src).is_some_and(|distance| distance < count as u64);
     if inside_source && src != dst {
+        // It does first what is last. So that it does nothing beyond a bad address, these are looked for before.
+        let (count, fault) = match probe(memory, src, count, Probe::Read) {
+            (count, None) => probe(memory, dst, count, Probe::Write),
+            (count, unreadable) => match probe(memory, dst, count, Probe::Write) {
+                (_, None) => (count, unreadable),
+                lower => lower,
+            },
+        };
         downwards(memory, src, dst, count).map_err(|error| match error {
             Error::Fault { addr, .. } => Error::Fault { addr, completed: 0 },
             other => other,
         })?;
+        if let Some(addr) = fault {
+            return Err(Error::Fault { addr, completed: count });
+        }
     } else {
         upwards(memory, src, dst, count)?;
     }
     if count == len { Ok(()) } else { Err(Error::PartialBuffer { expected: len, completed: count }) }
+}
+
+/// How many of `count` bytes at `addr` come before the first bad address, and that.
+fn probe<M: GuestMemory + ?Sized>(
+    memory: &M,
+    addr: GuestAddress,
+    count: usize,
+    access: Probe,
+) -> (usize, Option<GuestAddress>) {
+    let mut done: usize = 0;
+    for (region, offset, len) in pieces(memory, addr, count) {
+        // Where there is no host memory, whoever provides it reports what is wrong.
+        if let Some(Err(Error::Fault { addr, completed })) = region.get_slice(offset, len).ok().map(|s| s.probe(access))
+        {
+            return (done.saturating_add(completed), Some(addr));
+        }
+        done = done.saturating_add(len);
+    }
+    (count, None)
 }
 
 fn upwards<M: GuestMemory + ?Sized>(

@@ -68,6 +68,7 @@ impl Error {
     /// The same error, of a step of a transfer of `expected` bytes, as the answer of the whole: `done` bytes were
     /// transferred before the step.
     #[cold]
+    #[inline(never)]
     pub(super) fn of_whole(self, done: usize, expected: usize) -> Self {
         match self {
             Self::Fault { addr, completed } => Self::Fault { addr, completed: done.saturating_add(completed) },
@@ -83,7 +84,8 @@ impl Error {
 
     /// The error of a slice that begins at `base`, told in guest addresses.
     #[cold]
-    pub(super) fn from_slice(error: volatile_memory::Error, base: GuestAddress) -> Self {
+    #[inline(never)]
+    pub(crate) fn from_slice(error: volatile_memory::Error, base: GuestAddress) -> Self {
         let at = |offset: usize| GuestAddress(base.0.saturating_add(offset as u64));
         match error {
             volatile_memory::Error::OutOfBounds { offset, len, .. } => {

@@ -84,9 +84,7 @@ impl Table {
         let (Some(lowest), Some(highest)) = (ranges.first(), ranges.last()) else { return Self::default() };
         let span = highest.last.wrapping_sub(lowest.start);
         let wanted = ranges.len().saturating_mul(2).max(64) as u64;
-        // The finest chunks of which no more than about `wanted` cover the span.
-        let shift = (u64::BITS.saturating_sub(span.leading_zeros()))
-            .saturating_sub(u64::BITS.saturating_sub(wanted.leading_zeros()).saturating_sub(1));
+        let shift = shift_for(span, wanted);
         let slots = (0..=span >> shift).map(|chunk| {
             let start = lowest.start.wrapping_add(chunk << shift);
             let last = start.saturating_add((1_u64 << shift).wrapping_sub(1));
@@ -106,6 +104,12 @@ impl Table {
         let slots = slots.collect();
         Self { base: lowest.start, shift, slots }
     }
+}
+
+/// The shift of the finest chunks of which no more than about `wanted` cover a span of `1 + span` addresses.
+pub(super) fn shift_for(span: u64, wanted: u64) -> u32 {
+    (u64::BITS.saturating_sub(span.leading_zeros()))
+        .saturating_sub(u64::BITS.saturating_sub(wanted.leading_zeros()).saturating_sub(1))
 }
 
 #[cfg(test)]

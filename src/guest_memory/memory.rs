@@ -65,6 +65,16 @@ pub trait GuestMemory {
         Some((region, MemoryRegionAddress(addr.checked_offset_from(region.start_addr())?)))
     }
 
+    /// A region that may have `addr`, and the offset where it would be: past the region's end, if that has it not. `None`
+    /// if there is no guess.
+    ///
+    /// Accesses ask this first, so that the usual case is short enough to be inlined, and go on with
+    /// [`to_region_addr`](Self::to_region_addr) where the guess was wrong.
+    #[inline(always)]
+    fn guess_region_addr(&self, addr: GuestAddress) -> Option<(&Self::Region, MemoryRegionAddress)> {
+        self.to_region_addr(addr)
+    }
+
     /// The `count` bytes at `addr`, which lie in one region, as a slice of host memory. No byte is had everywhere.
     ///
     /// # Errors
@@ -106,8 +116,8 @@ pub trait GuestMemory {
     /// # Errors
     ///
     /// [`Error::InvalidGuestAddress`] if there is no memory at `src` or at `dst`; [`Error::PartialBuffer`] if it ends
-    /// before `len` at either: what both have was copied. [`Error::Fault`]: an upward copy has done the bytes before
-    /// it; for a downward one `completed` is 0, and what `dst` holds is unspecified.
+    /// before `len` at either: what both have was copied. [`Error::Fault`]: the bytes before it were copied; but if the
+    /// page went away during a downward copy, `completed` is 0, and what `dst` holds is unspecified.
     fn copy(&self, src: GuestAddress, dst: GuestAddress, len: usize) -> Result<(), Error> {
         copy::copy(self, src, dst, len)
     }
@@ -151,6 +161,10 @@ macro_rules! memory_behind {
             #[inline]
             fn to_region_addr(&self, addr: GuestAddress) -> Option<(&Self::Region, MemoryRegionAddress)> {
                 (**self).to_region_addr(addr)
+            }
+            #[inline(always)]
+            fn guess_region_addr(&self, addr: GuestAddress) -> Option<(&Self::Region, MemoryRegionAddress)> {
+                (**self).guess_region_addr(addr)
             }
             #[inline]
             fn get_slice(&self, addr: GuestAddress, count: usize) -> Result<GuestSlice<'_>, Error> {

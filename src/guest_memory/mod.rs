@@ -25,6 +25,8 @@ mod error;
 mod file_offset;
 #[cfg(feature = "alloc")]
 mod index;
+#[cfg(feature = "alloc")]
+mod likely;
 mod memory;
 mod region;
 mod slice;

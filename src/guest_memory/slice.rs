@@ -1,6 +1,7 @@
 use core::sync::atomic::Ordering;
 
 use super::{Error, GuestAddress};
+use crate::access::Probe;
 use crate::dirty::Tracker;
 use crate::volatile_memory::{self, CopyError};
 use crate::{AtomicAccess, Bytes, DataInit, VolatileSlice};
@@ -96,8 +97,32 @@ impl<'a> GuestSlice<'a> {
         }
     }
 
-    /// Marks what an access by `result` wrote from `offset`, and tells its error in guest addresses.
+    /// Whether all bytes are zero. Reads upwards, and no further than to some byte that is not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fault`], if the bytes before the inaccessible page are zero.
+    pub fn is_zero(&self) -> Result<bool, Error> {
+        self.slice.is_zero().map_err(|error| self.error(error))
+    }
+
+    /// Sets the bits of `bits` in the value at `offset`, as one atomic access, and answers what it was.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bytes::compare_exchange`].
     #[inline]
+    pub fn fetch_or<T: AtomicAccess>(&self, bits: T, offset: usize, order: Ordering) -> Result<T, Error> {
+        self.wrote(offset, self.slice.fetch_or(bits, offset, order), |_| size_of::<T>())
+    }
+
+    /// Looks for the first byte that cannot be accessed, page by page, and changes none: [`Error::Fault`].
+    pub(super) fn probe(&self, access: Probe) -> Result<(), Error> {
+        self.slice.probe(access).map_err(|error| self.error(error))
+    }
+
+    /// Marks what an access by `result` wrote from `offset`, and tells its error in guest addresses.
+    #[inline(always)]
     fn wrote<T>(
         &self,
         offset: usize,
@@ -109,27 +134,30 @@ impl<'a> GuestSlice<'a> {
                 self.mark(offset, count(&value));
                 Ok(value)
             }
-            Err(error) => {
-                match &error {
-                    volatile_memory::Error::PartialBuffer { completed, .. }
-                    | volatile_memory::Error::Fault { completed, .. } => {
-                        self.mark(offset, *completed);
-                    }
-                    _ => {}
-                }
-                Err(self.error(error))
-            }
+            Err(error) => Err(self.wrote_some(offset, error)),
         }
     }
 
-    #[inline]
+    /// Marks what was written before an error.
+    #[cold]
+    #[inline(never)]
+    fn wrote_some(self, offset: usize, error: volatile_memory::Error) -> Error {
+        if let volatile_memory::Error::PartialBuffer { completed, .. }
+        | volatile_memory::Error::Fault { completed, .. } = &error
+        {
+            self.mark(offset, *completed);
+        }
+        self.error(error)
+    }
+
+    #[inline(always)]
     fn mark(&self, offset: usize, len: usize) {
         if let Some(tracker) = self.tracker {
             tracker.mark(self.addr.0.wrapping_add(offset as u64), len);
         }
     }
 
-    #[cold]
+    #[inline(always)]
     fn error(&self, error: volatile_memory::Error) -> Error {
         Error::from_slice(error, self.addr)
     }
@@ -138,52 +166,52 @@ impl<'a> GuestSlice<'a> {
 impl Bytes<usize> for GuestSlice<'_> {
     type E = Error;
 
-    #[inline]
+    #[inline(always)]
     fn write(&self, buf: &[u8], addr: usize) -> Result<usize, Error> {
         self.wrote(addr, self.slice.write(buf, addr), |&count| count)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, buf: &mut [u8], addr: usize) -> Result<usize, Error> {
         self.slice.read(buf, addr).map_err(|error| self.error(error))
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_slice(&self, buf: &[u8], addr: usize) -> Result<(), Error> {
         self.wrote(addr, self.slice.write_slice(buf, addr), |()| buf.len())
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_slice(&self, buf: &mut [u8], addr: usize) -> Result<(), Error> {
         self.slice.read_slice(buf, addr).map_err(|error| self.error(error))
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_obj<T: DataInit>(&self, val: T, addr: usize) -> Result<(), Error> {
         self.wrote(addr, self.slice.write_obj(val, addr), |()| size_of::<T>())
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_obj<T: DataInit>(&self, addr: usize) -> Result<T, Error> {
         self.slice.read_obj(addr).map_err(|error| self.error(error))
     }
 
-    #[inline]
+    #[inline(always)]
     fn fill(&self, byte: u8, len: usize, addr: usize) -> Result<(), Error> {
         self.wrote(addr, self.slice.fill(byte, len, addr), |()| len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn load<T: AtomicAccess>(&self, addr: usize, order: Ordering) -> Result<T, Error> {
         self.slice.load(addr, order).map_err(|error| self.error(error))
     }
 
-    #[inline]
+    #[inline(always)]
     fn store<T: AtomicAccess>(&self, val: T, addr: usize, order: Ordering) -> Result<(), Error> {
         self.wrote(addr, self.slice.store(val, addr, order), |()| size_of::<T>())
     }
 
-    #[inline]
+    #[inline(always)]
     fn compare_exchange<T: AtomicAccess>(
         &self,
         current: T,

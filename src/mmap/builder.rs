@@ -18,6 +18,8 @@ pub struct MmapRegionBuilder {
     pub(super) size: usize,
     pub(super) file: Option<FileOffset>,
     pub(super) sharing: Option<Sharing>,
+    #[cfg(feature = "fault-recovery")]
+    pub(super) fault_recovery: bool,
 }
 
 /// Who sees what is written to a mapping.
@@ -31,7 +33,13 @@ pub(super) enum Sharing {
 
 impl MmapRegionBuilder {
     pub(super) fn new(size: usize) -> Self {
-        Self { size, file: None, sharing: None }
+        Self {
+            size,
+            file: None,
+            sharing: None,
+            #[cfg(feature = "fault-recovery")]
+            fault_recovery: true,
+        }
     }
 
     /// Maps a file, shared unless [`private`](Self::private) is asked for. Without a file, memory is anonymous.
@@ -49,12 +57,21 @@ impl MmapRegionBuilder {
         Self { sharing: Some(Sharing::Private), ..self }
     }
 
+    /// Whether to install the handlers that make an error of a page that cannot be accessed, unless they are there
+    /// already: [`install`](crate::fault_recovery::install). Usual. Without them, and without any other mapping that has
+    /// installed them, such a page ends the process: for a program that must keep its signal handlers as they are.
+    #[cfg(feature = "fault-recovery")]
+    pub fn fault_recovery(self, on: bool) -> Self {
+        Self { fault_recovery: on, ..self }
+    }
+
     /// Maps it.
     ///
     /// # Errors
     ///
     /// [`Error::Empty`], [`Error::TooLarge`]; for a file [`Error::MisalignedFileOffset`], and [`Error::PastEndOfFile`] if
-    /// it does not have all the bytes; [`Error::Map`] if the kernel refuses. Nothing is left mapped then.
+    /// it does not have all the bytes; [`Error::Map`] if the kernel refuses, [`Error::FaultRecovery`] if it refuses the
+    /// handlers. Nothing is left mapped then.
     pub fn build(self) -> Result<MmapRegion, Error> {
         MmapRegion::map(self)
     }

@@ -46,6 +46,12 @@ pub enum Error {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// The handlers that make an error of a page that cannot be accessed could not be installed.
+    #[cfg(feature = "fault-recovery")]
+    #[error(
+        "the handlers of SIGSEGV and SIGBUS cannot be installed: {0} (do it before a seccomp filter, or do without)"
+    )]
+    FaultRecovery(#[source] io::Error),
     /// The mappings do not make a guest's memory.
     #[error(transparent)]
     Region(#[from] RegionError),

@@ -9,10 +9,11 @@ use crate::{Address, GuestAddress, GuestMemoryRegion, GuestSlice, GuestUsize, Me
 /// It reads and writes by offset ([`MemoryRegionAddress`]) and, as far as it reaches, by [`GuestAddress`]. The mapping is
 /// no longer to be had by itself, as what is written past the region is not tracked.
 #[derive(Debug)]
+#[repr(align(64))] // what an access needs of it is one cache line
 pub struct GuestRegionMmap {
-    mapping: MmapRegion,
-    start: GuestAddress,
-    tracker: Tracker,
+    pub(super) mapping: MmapRegion,
+    pub(super) start: GuestAddress,
+    pub(super) tracker: Tracker,
 }
 
 impl GuestRegionMmap {
@@ -36,49 +37,47 @@ impl GuestRegionMmap {
 
     /// All of the region.
     #[inline]
-    fn whole(&self) -> GuestSlice<'_> {
+    pub(super) fn whole(&self) -> GuestSlice<'_> {
         GuestSlice::new(self.mapping.as_slice(), Some(&self.tracker), self.start)
     }
 }
 
 /// An offset as the slice's index. One too large for the host is past the end of every slice, as `usize::MAX` is.
-#[inline]
-fn index(offset: u64) -> usize {
+#[inline(always)]
+pub(super) fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
-forward_bytes! {
-    impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
-        |self, addr| self.whole(), index(addr.0);
-        |error| match error {
-            Error::OutOfBounds { len, .. } => Error::OutOfBounds { offset: addr.0, len },
-            other => other,
-        }
+/// The error of an access by offset, for a caller who gave a guest address.
+#[cold]
+#[inline(never)]
+fn by_address(error: Error, addr: GuestAddress) -> Error {
+    match error {
+        Error::OutOfBounds { .. } => Error::InvalidGuestAddress(addr),
+        other => other,
     }
 }
 
 forward_bytes! {
     impl Bytes<GuestAddress> for GuestRegionMmap {
         // Below the start the difference wraps to past the end: the region ends at or below the last address.
-        |self, addr| self.whole(), index(addr.0.wrapping_sub(self.start.0));
-        |error| match error {
-            Error::OutOfBounds { .. } => Error::InvalidGuestAddress(addr),
-            other => other,
-        }
+        |self, addr| *self, MemoryRegionAddress(addr.0.wrapping_sub(self.start.0));
+        |error| by_address(error, addr)
     }
 }
 
 impl GuestMemoryRegion for GuestRegionMmap {
-    #[inline]
+    #[inline(always)]
     fn len(&self) -> GuestUsize {
         self.mapping.len() as u64
     }
 
-    #[inline]
+    #[inline(always)]
     fn start_addr(&self) -> GuestAddress {
         self.start
     }
 
+    #[inline]
     fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<GuestSlice<'_>, Error> {
         self.whole().subslice(index(offset.0), count)
     }

@@ -23,6 +23,7 @@ mod error;
 mod guest_region;
 mod memory;
 mod region;
+mod region_bytes;
 
 pub use builder::MmapRegionBuilder;
 pub use error::Error;

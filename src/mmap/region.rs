@@ -55,12 +55,19 @@ impl MmapRegion {
         self.file.as_ref()
     }
 
-    pub(super) fn map(MmapRegionBuilder { size, file, sharing }: MmapRegionBuilder) -> Result<Self, Error> {
+    pub(super) fn map(builder: MmapRegionBuilder) -> Result<Self, Error> {
+        #[cfg(feature = "fault-recovery")]
+        let fault_recovery = builder.fault_recovery;
+        let MmapRegionBuilder { size, file, sharing, .. } = builder;
         if size == 0 {
             return Err(Error::Empty);
         }
         if isize::try_from(size).is_err() {
             return Err(Error::TooLarge { size });
+        }
+        #[cfg(feature = "fault-recovery")]
+        if fault_recovery {
+            crate::fault_recovery::install().map_err(Error::FaultRecovery)?;
         }
         let usual = if file.is_some() { Sharing::Shared } else { Sharing::Private };
         let sharing = match sharing.unwrap_or(usual) {
@@ -86,7 +93,7 @@ impl MmapRegion {
     }
 
     /// All of it, for the region that takes it over.
-    #[inline]
+    #[inline(always)]
     pub(super) fn as_slice(&self) -> VolatileSlice<'_> {
         // SAFETY: the mapping has `size` bytes and lives as long as the borrow of `self` (invariant). Nothing makes a
         // reference to its bytes, and all accesses are made through slices.

@@ -58,6 +58,7 @@ pub enum Error {
 impl Error {
     /// The same fault as seen from a slice that begins `offset` bytes before, for narrowed accesses.
     #[cold]
+    #[inline(never)]
     pub(crate) fn rebase(self, offset: usize) -> Self {
         match self {
             Self::Fault { addr, completed } => Self::Fault { addr: addr.saturating_add(offset), completed },
@@ -66,9 +67,10 @@ impl Error {
         }
     }
 
-    /// The fault of an access to memory that begins at the host address `base`.
+    /// The fault of an access to a slice that begins at the host address `base`.
     #[cold]
-    pub(super) fn fault(fault: Fault, base: usize) -> Self {
+    #[inline(never)]
+    pub(crate) fn fault(fault: Fault, base: usize) -> Self {
         Self::Fault { addr: fault.addr.saturating_sub(base), completed: fault.completed }
     }
 }

@@ -17,11 +17,13 @@
 #![expect(unsafe_code, reason = "hands out access to bytes that the guest shares")]
 
 mod array;
+mod attempt;
 mod error;
 mod reference;
 mod slice;
 
 pub use array::VolatileArrayRef;
+pub(crate) use attempt::Stop;
 pub(crate) use error::CopyError;
 pub use error::Error;
 pub use reference::VolatileRef;

@@ -1,8 +1,7 @@
 use core::marker::PhantomData;
-use core::sync::atomic::Ordering;
 
 use super::{Error, VolatileSlice};
-use crate::access::{self, Unit};
+use crate::access;
 use crate::{DataInit, VolatileMemory};
 
 /// The place of one `T` in volatile memory, which need not be aligned.
@@ -55,56 +54,12 @@ impl<'a, T: DataInit> VolatileRef<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Fault`] if a page of it cannot be accessed; the bytes before it may be written.
+    /// [`Error::Fault`] if a page of it cannot be accessed; the bytes before it are written.
     #[inline]
     pub fn store(&self, value: T) -> Result<(), Error> {
         let dst = self.slice.as_ptr();
         // SAFETY: as in `load`.
         unsafe { access::write(dst, value) }.map_err(|fault| Error::fault(fault, dst.addr()))
-    }
-}
-
-impl<T: Unit> VolatileRef<'_, T> {
-    /// The pointer to the unit, if it is naturally aligned. (`u64` itself need not be, on some targets of 32 bits.)
-    #[inline]
-    fn aligned(&self) -> Result<*mut T, Error> {
-        let align = size_of::<T>();
-        if self.slice.as_ptr().addr() & (align - 1) == 0 {
-            Ok(self.slice.as_ptr().cast())
-        } else {
-            Err(Error::Misaligned { addr: 0, align })
-        }
-    }
-
-    /// Loads atomically.
-    #[inline]
-    pub(crate) fn atomic_load(&self, order: Ordering) -> Result<T, Error> {
-        let src = self.aligned()?;
-        // SAFETY: aligned, and the slice has the bytes of a `T` (invariant) and keeps what `access` asks for.
-        unsafe { T::load(src, order) }.map_err(|fault| Error::fault(fault, src.addr()))
-    }
-
-    /// Stores atomically.
-    #[inline]
-    pub(crate) fn atomic_store(&self, value: T, order: Ordering) -> Result<(), Error> {
-        let dst = self.aligned()?;
-        // SAFETY: as in `atomic_load`.
-        unsafe { T::store(dst, value, order) }.map_err(|fault| Error::fault(fault, dst.addr()))
-    }
-
-    /// Compares and exchanges atomically.
-    #[inline]
-    pub(crate) fn atomic_compare_exchange(
-        &self,
-        current: T,
-        new: T,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<Result<T, T>, Error> {
-        let dst = self.aligned()?;
-        // SAFETY: as in `atomic_load`.
-        let exchanged = unsafe { T::compare_exchange(dst, current, new, success, failure) };
-        exchanged.map_err(|fault| Error::fault(fault, dst.addr()))
     }
 }
 

@@ -3,7 +3,8 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use super::{CopyError, Error, VolatileArrayRef, VolatileMemory, VolatileRef};
-use crate::{DataInit, access};
+use crate::DataInit;
+use crate::access::{self, Probe};
 
 /// So many bytes of volatile memory from here: a pointer and a length, laid out as an `iovec`.
 ///
@@ -55,7 +56,7 @@ impl<'a> VolatileSlice<'a> {
     /// For all of `'a`: `ptr` is not null, the `len` bytes from it (at most `isize::MAX`) lie in one allocation or
     /// mapping that may be read and written, no Rust reference to them is used, and whoever else in this process
     /// accesses them concurrently does so through this crate or the kernel. A mapping may be read-only, or have pages
-    /// that cannot be accessed, if what an access to them does to the process is acceptable.
+    /// that cannot be accessed: an access to them is an error with fault recovery, and else ends the process.
     #[inline]
     pub const unsafe fn new(ptr: *mut u8, len: usize) -> Self {
         // SAFETY: not null, by the caller's promise; with the others it makes both invariants true.
@@ -180,8 +181,8 @@ impl<'a> VolatileSlice<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Fault`], in either slice, with the offset from the start of both. After a downward copy `completed` is
-    /// 0, and the contents of `dst` are unspecified.
+    /// [`Error::Fault`], in either slice, with the offset from the start of both: `dst` then holds the bytes before it.
+    /// If the page went away during a downward copy, `completed` is 0, and the contents of `dst` are unspecified.
     pub fn copy_to_volatile_slice(&self, dst: VolatileSlice<'_>) -> Result<usize, Error> {
         self.copy_telling_side(dst).map_err(|side| match side {
             CopyError::Source(error) | CopyError::Destination(error) => error,
@@ -193,12 +194,14 @@ impl<'a> VolatileSlice<'a> {
         let len = self.len.min(dst.len);
         // SAFETY: both have `len` bytes, mapped and accessed by others as required (invariants 1 and 2).
         let copied = unsafe { access::copy(self.as_ptr(), dst.as_ptr(), len) };
+        let (src, dst) = (self.ptr.addr().get(), dst.ptr.addr().get());
         match copied {
             Ok(()) => Ok(len),
-            Err(fault) if fault.addr.wrapping_sub(dst.ptr.addr().get()) < len => {
-                Err(CopyError::Destination(Error::fault(fault, dst.ptr.addr().get())))
+            // An address that is in both, as they overlap, is the source's if as many bytes were done before it there.
+            Err(fault) if fault.addr.wrapping_sub(dst) < len && fault.addr.wrapping_sub(src) != fault.completed => {
+                Err(CopyError::Destination(Error::fault(fault, dst)))
             }
-            Err(fault) => Err(CopyError::Source(Error::fault(fault, self.ptr.addr().get()))),
+            Err(fault) => Err(CopyError::Source(Error::fault(fault, src))),
         }
     }
 
@@ -210,6 +213,23 @@ impl<'a> VolatileSlice<'a> {
     pub(crate) fn fill_all(&self, byte: u8) -> Result<(), Error> {
         // SAFETY: the bytes are mapped and accessed by others as required (invariants 1 and 2).
         unsafe { access::fill(self.as_ptr(), byte, self.len) }
+            .map_err(|fault| Error::fault(fault, self.ptr.addr().get()))
+    }
+
+    /// Whether all bytes are zero. Reads upwards, and no further than to some byte that is not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fault`], if the bytes before the inaccessible page are zero.
+    pub fn is_zero(&self) -> Result<bool, Error> {
+        // SAFETY: as in `fill_all`.
+        unsafe { access::is_zero(self.as_ptr(), self.len) }.map_err(|fault| Error::fault(fault, self.ptr.addr().get()))
+    }
+
+    /// Looks for the first byte that cannot be accessed, page by page, and changes none: [`Error::Fault`].
+    pub(crate) fn probe(&self, access: Probe) -> Result<(), Error> {
+        // SAFETY: as in `fill_all`.
+        unsafe { access::probe(self.as_ptr(), self.len, access) }
             .map_err(|fault| Error::fault(fault, self.ptr.addr().get()))
     }
 
