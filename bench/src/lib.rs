@@ -1,0 +1,24 @@
+//! What the benchmark `peers` runs on all contenders, and vm-memory as one of them.
+//!
+//! | module      | what is in it                                          |
+//! |-------------|--------------------------------------------------------|
+//! | `contender` | the operations, and the types that they move           |
+//! | `ends`      | where slices and streams come from and go to           |
+//! | `loops`     | the loops that are timed                               |
+//! | `vm`        | vm-memory; memory-model and raw are in the benchmark   |
+
+#![expect(
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "whatever goes wrong ends the benchmark with a message"
+)]
+
+mod contender;
+mod ends;
+mod loops;
+mod vm;
+
+pub use contender::{Contender, Pair, Plain};
+pub use ends::{Ends, Random, memory_file, noise};
+pub use loops::{At, Type, Work, run};
+pub use vm::run_vm_memory;
