@@ -8,6 +8,7 @@
 //! | [`requests`] | 5.2.6: what a disk's requests do                                                         |
 //! | [`disk`]     | 5.2.3, 5.2.4: features and configuration; where a disk's data lies; what cannot be done  |
 //! | [`corrupt`]  | ten thousand corrupt rings                                                               |
+//! | [`faults`]   | pages that cannot be accessed                                                            |
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which are to stop where they fail")]
 #![expect(clippy::cast_possible_truncation, reason = "numbers that the tests choose, and random ones cut to size")]
 #![expect(clippy::doc_markdown, reason = "quotes the specification as it is")]
@@ -16,6 +17,7 @@ mod chains;
 mod common;
 mod corrupt;
 mod disk;
+mod faults;
 mod notify;
 mod requests;
 mod rings;
