@@ -19,6 +19,7 @@
 //! | [`endian`]          | which integer do these bytes mean?                               | no       |
 //! | [`data_init`]       | which values may be read from bytes that a guest wrote?          | yes      |
 //! | `access` (private)  | which instructions touch bytes that change meanwhile?            | yes      |
+//! | [`fault_recovery`]  | what if a page cannot be accessed?                               | yes      |
 //! | [`volatile_memory`] | which bytes may be touched, and until when?                      | yes      |
 //! | [`stream`]          | how do files and sockets reach them?                             | yes      |
 //! | [`bytes`]           | what can be done with memory, whoever provides it?               | no       |

@@ -55,21 +55,22 @@ fn in_page(bad: usize, start: *const u8) -> Fault {
     Fault::new((bad & !(PAGE - 1)).max(start.addr()), start)
 }
 
-/// The fault of a load of a few bytes at `start`, of which the one at `bad` is bad: the first that is.
+/// The fault of a load of a few bytes at `start`, of which the one at `bad` is bad: the first that is. No call, for which
+/// the path of success would need the stack.
 ///
 /// # Safety
 ///
 /// As for [`super::read`], with the byte at `start`.
 #[cold]
-#[inline(never)]
+#[inline(always)]
 unsafe fn first_bad(bad: usize, start: *const u8) -> Fault {
     let fault = in_page(bad, start);
-    if fault.completed == 0 {
-        return fault;
-    }
     // The bytes before are in the page before, and bad if one is.
-    // SAFETY: the caller's promise.
-    unsafe { u8::read(start) }.err().unwrap_or(fault)
+    // SAFETY: as for any load.
+    let before = unsafe {
+        single!(1, ["ldrb {byte:w}, [x14]"], start; byte = lateout(reg) _, options(nostack, preserves_flags, readonly))
+    };
+    if before == 0 { fault } else { all_bad(start) }
 }
 
 /// The fault of an access that lies in one page, all of which is bad.
