@@ -67,8 +67,7 @@ impl Bytes<usize> for VolatileSlice<'_> {
 
     #[inline]
     fn fill(&self, byte: u8, len: usize, addr: usize) -> Result<(), Error> {
-        let part = reachable(self, addr, len)?;
-        complete(len, part.fill_all(byte).map(|()| part.len()).map_err(|error| error.rebase(addr)))
+        self.try_fill(byte, len, addr).or_else(|stop| fill_stopped(*self, byte, len, addr, stop))
     }
 
     #[inline]
@@ -153,6 +152,17 @@ fn atomic_stopped(slice: VolatileSlice<'_>, addr: usize, size: usize, stop: Stop
         None if slice.as_ptr().addr().wrapping_add(addr) % size != 0 => Error::Misaligned { addr, align: size },
         None => Error::PartialBuffer { expected: size, completed: 0 },
     }
+}
+
+/// Fills what the slice's end has left, unless it has met a fault.
+#[cold]
+#[inline(never)]
+fn fill_stopped(slice: VolatileSlice<'_>, byte: u8, len: usize, addr: usize, stop: Stop) -> Result<(), Error> {
+    if let Some(fault) = stop.fault(slice, addr) {
+        return Err(fault);
+    }
+    let part = reachable(&slice, addr, len)?;
+    complete(len, part.fill_all(byte).map(|()| part.len()).map_err(|error| error.rebase(addr)))
 }
 
 /// Writes bytes that the slice's end cuts, unless they have met a fault.

@@ -10,13 +10,15 @@
 //! Plain loads and stores may be misaligned, as the memory is normal, not a device's. Those with an order, and exclusive
 //! ones, may not. The orders are C++'s: `ldar` and `stlr` serve for `SeqCst`, too, as no `ldar` passes a `stlr` before it.
 //!
-//! What the architecture (DDI 0487, "Definition of a precise exception" and "Alignment of data accesses") leaves open
-//! about an access that crosses from page to page, as misaligned ones, pairs and vectors may:
-//! * If both pages are bad, either may be found bad first, and at any byte: [`first_bad`] and [`bulk::first_bad`] look.
-//! * The bytes of a store that lie in the good page may have been written or not. Those before a bad one are written
-//!   once more (`access::write`, `recovering::finish`), so that nothing is amiss if they were.
-//! * That leaves a store whose first page is bad and whose last is good. No processor is known that writes to the latter:
-//!   that would be before it knows whether the instruction completes. So nothing is done about it.
+//! An exclusive load and store are repeated while somebody else writes to the place in between: a guest that does nothing
+//! else can delay `compare_exchange` and `fetch_or`, for which the baseline has no single instruction.
+//!
+//! The architecture (DDI 0487, "Definition of a precise exception" and "Alignment of data accesses") leaves open what
+//! happens when an access crosses from page to page, as a misaligned one, a pair or a vector may:
+//! * If both pages are bad, it may end at either, at any byte: [`first_bad`] and [`bulk::first_bad`] find the first.
+//! * The bytes of a store that lie in a good page may be written or not. Those before a bad one are written once more
+//!   (`access::write`, `recovering::finish`), so nothing is amiss if they were. That leaves a store that begins in a bad
+//!   page and ends in a good one: no processor is known to write to the latter, so nothing is done about it.
 
 mod bulk;
 #[cfg(feature = "fault-recovery")]
