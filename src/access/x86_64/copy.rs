@@ -270,3 +270,26 @@ unsafe fn copy_by_32(dst: *mut u8, src: *const u8, len: usize, guest: *const u8,
         ], ["vzeroupper",], guest, other, len; in("rdi") dst, in("rsi") src, clobber_abi("sysv64"), options(nostack))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By narrow vectors also on processors that have wide ones.
+    #[test]
+    fn each_width_copies_just_its_bytes() {
+        let source: [u8; 700] = core::array::from_fn(|i| u8::try_from(i % 251).unwrap());
+        let has_avx = std::arch::is_x86_feature_detected!("avx");
+        let widths: [(Copy, bool); 2] = [(copy_by_16, true), (copy_by_32, has_avx)];
+        for copy in widths.into_iter().filter_map(|(copy, has)| has.then_some(copy)) {
+            for (len, from, to) in (0..=600).flat_map(|len| [(len, 0, 0), (len, 3, 0), (len, 0, 5), (len, 17, 30)]) {
+                let mut copied = [0xee; 700];
+                let (src, dst) = (source[from..].as_ptr(), copied[to..].as_mut_ptr());
+                // SAFETY: both arrays have the bytes; the processor has the vectors.
+                assert_eq!(unsafe { copy(dst, src, len, src, src) }, 0);
+                assert_eq!(copied[to..to + len], source[from..from + len]);
+                assert!(copied[..to].iter().chain(&copied[to + len..]).all(|&byte| byte == 0xee), "{len} bytes");
+            }
+        }
+    }
+}
