@@ -158,7 +158,8 @@ pub trait Bytes<A: Address> {
     ///
     /// # Errors
     ///
-    /// `Misaligned` or `PartialBuffer`, see above; `Unsupported` where the memory has no atomics.
+    /// `Misaligned` or `PartialBuffer`, see above; `Unsupported` where the memory has no atomics. Memory that may not be
+    /// written is a `Fault`; whether also where `current` does not match is the processor's choice.
     fn compare_exchange<T: AtomicAccess>(
         &self,
         current: T,
