@@ -173,7 +173,7 @@ pub mod dirty;
 pub mod endian;
 pub mod guest_memory;
 pub mod io_memory;
-#[cfg(all(feature = "mmap", unix))]
+#[cfg(all(feature = "mmap", target_os = "linux"))]
 pub mod mmap;
 #[cfg(feature = "std")]
 pub mod stream;
@@ -209,9 +209,11 @@ pub use endian::{Be16, Be32, Be64, BeSize, Le16, Le32, Le64, LeSize};
 pub use guest_memory::FileOffset;
 #[cfg(feature = "alloc")]
 pub use guest_memory::GuestRegionCollection;
-pub use guest_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestSlice, GuestUsize, MemoryRegionAddress};
+pub use guest_memory::{
+    GuestAddress, GuestMemory, GuestMemoryRegion, GuestSlice, GuestUsize, MemoryRegionAddress, RegionKind,
+};
 pub use io_memory::{IoAddress, IoMemory};
-#[cfg(all(feature = "mmap", unix))]
+#[cfg(all(feature = "mmap", target_os = "linux"))]
 pub use mmap::{GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 #[cfg(feature = "std")]
 pub use stream::{ReadVolatile, WriteVolatile};

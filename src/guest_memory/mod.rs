@@ -9,6 +9,7 @@
 //! | [`GuestAddress`]              | a guest-physical address                                                |
 //! | [`MemoryRegionAddress`]       | an offset inside one region                                             |
 //! | [`GuestMemoryRegion`]         | a contiguous range of memory                                            |
+//! | [`RegionKind`]                | RAM, ROM, a device's, reserved                                          |
 //! | [`GuestMemory`]               | all of a guest's memory, and its [`Bytes`](crate::Bytes)                |
 //! | [`GuestRegionCollection`]     | regions of one type, sorted, with an index: the usual `GuestMemory`     |
 //! | [`GuestSlice`]                | guest bytes that are contiguous in host memory; writes are marked dirty |
@@ -25,6 +26,7 @@ mod error;
 mod file_offset;
 #[cfg(feature = "alloc")]
 mod index;
+mod kind;
 #[cfg(feature = "alloc")]
 mod likely;
 mod memory;
@@ -38,6 +40,7 @@ pub use collection::GuestRegionCollection;
 pub use error::{Error, RegionError};
 #[cfg(feature = "std")]
 pub use file_offset::FileOffset;
+pub use kind::RegionKind;
 pub use memory::{GuestMemory, GuestSlices};
 pub use region::GuestMemoryRegion;
 pub use slice::GuestSlice;

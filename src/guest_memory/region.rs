@@ -1,4 +1,4 @@
-use super::{Error, GuestAddress, GuestSlice, GuestUsize, MemoryRegionAddress};
+use super::{Error, GuestAddress, GuestSlice, GuestUsize, MemoryRegionAddress, RegionKind};
 #[cfg(feature = "std")]
 use crate::FileOffset;
 use crate::{Address, Bytes};
@@ -19,6 +19,11 @@ pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
 
     /// The first guest address.
     fn start_addr(&self) -> GuestAddress;
+
+    /// What it is to the guest. Unless the implementation says otherwise, a device: its own code answers each access.
+    fn kind(&self) -> RegionKind {
+        RegionKind::Device
+    }
 
     /// Whether there is no byte in it, which no region of a memory is.
     fn is_empty(&self) -> bool {

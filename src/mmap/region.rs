@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -19,6 +20,7 @@ pub struct MmapRegion {
     start: NonNull<u8>,
     size: usize,
     file: Option<FileOffset>,
+    read_only: AtomicBool,
 }
 
 // SAFETY: the mapping belongs to no thread, and is accessed through slices only, which may be used from all.
@@ -55,6 +57,11 @@ impl MmapRegion {
         self.file.as_ref()
     }
 
+    /// Whether it can be read and not written.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
     pub(super) fn map(builder: MmapRegionBuilder) -> Result<Self, Error> {
         #[cfg(feature = "fault-recovery")]
         let fault_recovery = builder.fault_recovery;
@@ -89,7 +96,7 @@ impl MmapRegion {
         let start = mapped.map_err(|errno| Error::Map { size, source: errno.into() })?;
         // The kernel maps nothing at address 0 unless asked to; rustix has made MAP_FAILED an error.
         let start = NonNull::new(start.cast()).ok_or(Error::Empty)?;
-        Ok(Self { start, size, file })
+        Ok(Self { start, size, file, read_only: AtomicBool::new(false) })
     }
 
     /// All of it, for the region that takes it over.
