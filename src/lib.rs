@@ -25,6 +25,7 @@
 //! | [`bytes`]           | what can be done with memory, whoever provides it?               | no       |
 //! | [`dirty`]           | which memory was written?                                        | no       |
 //! | [`guest_memory`]    | which guest addresses are there, and what lies behind them?      | no       |
+//! | [`layout`]          | which addresses has the guest, and for what?                     | no       |
 //! | [`mmap`]            | where does the memory come from?                                 | yes      |
 //! | [`io_memory`]       | what does a device see?                                          | no       |
 //!
@@ -152,7 +153,7 @@
 //!
 //! * `std` (default): streams, and I/O errors. Without it the crate is `no_std`.
 //! * `alloc`: [`GuestRegionCollection`] and memory behind `Arc` and `Box`, without `std`.
-//! * `mmap` (default): the backend.
+//! * `mmap` (default): the backend, on Linux.
 //! * `fault-recovery` (default): a page that cannot be accessed, for instance of a file that was truncated while it is
 //!   mapped, is an error, on Linux on x86-64 and aarch64. Without it such a page ends the process by SIGBUS.
 //!
@@ -173,6 +174,8 @@ pub mod dirty;
 pub mod endian;
 pub mod guest_memory;
 pub mod io_memory;
+#[cfg(feature = "alloc")]
+pub mod layout;
 #[cfg(all(feature = "mmap", target_os = "linux"))]
 pub mod mmap;
 #[cfg(feature = "std")]
@@ -213,6 +216,8 @@ pub use guest_memory::{
     GuestAddress, GuestMemory, GuestMemoryRegion, GuestSlice, GuestUsize, MemoryRegionAddress, RegionKind,
 };
 pub use io_memory::{IoAddress, IoMemory};
+#[cfg(feature = "alloc")]
+pub use layout::GuestLayout;
 #[cfg(all(feature = "mmap", target_os = "linux"))]
 pub use mmap::{GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 #[cfg(feature = "std")]
