@@ -60,12 +60,17 @@ cfg_engine! {
         use x86_64 as arch;
         #[cfg(feature = "fault-recovery")]
         pub use signal::{install, is_installed};
+
+        /// Whether the hardware can be left to refuse an access, as that is then an error: if the handlers are installed.
+        pub(crate) const RECOVERS: bool = cfg!(feature = "fault-recovery");
     } else {
         mod portable;
 
         use portable as engine;
         #[cfg(feature = "fault-recovery")]
         pub use portable::{install, is_installed};
+
+        pub(crate) const RECOVERS: bool = false;
     }
 }
 

@@ -35,6 +35,7 @@ const CHUNK: usize = 512;
 /// | nothing at the start | an error, such as `InvalidGuestAddress` |
 /// | memory ends on the way | `read`, `write` and streams say how far they came; the exact forms answer `PartialBuffer`, and what was done stays done |
 /// | a page that cannot be accessed | `read`, `write` and streams say how far they came; the exact forms answer `Fault`: the first bad address, and how many bytes were done before it. Those after it are untouched |
+/// | memory that is never written | a write is as one to a page that cannot be accessed, and answers `ReadOnly`; of a stream, no byte is taken for it |
 /// | past the end of the address space | as the end of memory: never wraps, never panics |
 /// | 1, 2, 4, 8 naturally aligned bytes | one machine access: never torn |
 /// | anything else | any order, any width: may tear |
@@ -159,7 +160,7 @@ pub trait Bytes<A: Address> {
     /// # Errors
     ///
     /// `Misaligned` or `PartialBuffer`, see above; `Unsupported` where the memory has no atomics. Memory that may not be
-    /// written is a `Fault`; whether also where `current` does not match is the processor's choice.
+    /// written is `ReadOnly` or a `Fault`; whether also where `current` does not match is the processor's choice.
     fn compare_exchange<T: AtomicAccess>(
         &self,
         current: T,

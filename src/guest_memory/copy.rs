@@ -27,7 +27,7 @@ pub(super) fn copy<M: GuestMemory + ?Sized>(
     let inside_source = dst.checked_offset_from(src).is_some_and(|distance| distance < count as u64);
     if inside_source && src != dst {
         // It does first what is last. So that it does nothing beyond a bad address, these are looked for before.
-        let (count, fault) = match probe(memory, src, count, Probe::Read) {
+        let (count, bad) = match probe(memory, src, count, Probe::Read) {
             (count, None) => probe(memory, dst, count, Probe::Write),
             (count, unreadable) => match probe(memory, dst, count, Probe::Write) {
                 (_, None) => (count, unreadable),
@@ -36,10 +36,11 @@ pub(super) fn copy<M: GuestMemory + ?Sized>(
         };
         downwards(memory, src, dst, count).map_err(|error| match error {
             Error::Fault { addr, .. } => Error::Fault { addr, completed: 0 },
+            Error::ReadOnly { addr, .. } => Error::ReadOnly { addr, completed: 0 },
             other => other,
         })?;
-        if let Some(addr) = fault {
-            return Err(Error::Fault { addr, completed: count });
+        if let Some(error) = bad {
+            return Err(error);
         }
     } else {
         upwards(memory, src, dst, count)?;
@@ -47,19 +48,21 @@ pub(super) fn copy<M: GuestMemory + ?Sized>(
     if count == len { Ok(()) } else { Err(Error::PartialBuffer { expected: len, completed: count }) }
 }
 
-/// How many of `count` bytes at `addr` come before the first bad address, and that.
+/// How many of `count` bytes at `addr` come before the first that cannot be accessed, and the error of a copy that is done
+/// as far as that.
 fn probe<M: GuestMemory + ?Sized>(
     memory: &M,
     addr: GuestAddress,
     count: usize,
     access: Probe,
-) -> (usize, Option<GuestAddress>) {
+) -> (usize, Option<Error>) {
     let mut done: usize = 0;
     for (region, offset, len) in pieces(memory, addr, count) {
         // Where there is no host memory, whoever provides it reports what is wrong.
-        if let Some(Err(Error::Fault { addr, completed })) = region.get_slice(offset, len).ok().map(|s| s.probe(access))
-        {
-            return (done.saturating_add(completed), Some(addr));
+        if let Some(Err(error)) = region.get_slice(offset, len).ok().map(|slice| slice.probe(access)) {
+            if let Error::Fault { completed, .. } | Error::ReadOnly { completed, .. } = error {
+                return (done.saturating_add(completed), Some(error.of_whole(done, count)));
+            }
         }
         done = done.saturating_add(len);
     }

@@ -32,6 +32,14 @@ pub enum Error {
         /// Bytes transferred before it. Those after it are untouched.
         completed: usize,
     },
+    /// The memory at this address is read and never written: ROM.
+    #[error("the memory at {addr} is read-only ({completed} bytes before it were transferred)")]
+    ReadOnly {
+        /// The first byte that may not be written.
+        addr: GuestAddress,
+        /// Bytes transferred before it. Those after it are untouched.
+        completed: usize,
+    },
     /// An atomic access must be naturally aligned. Nothing was touched.
     #[error("an atomic access at {addr} needs an address that is a multiple of {align} in host memory")]
     Misaligned {
@@ -72,12 +80,23 @@ impl Error {
     pub(super) fn of_whole(self, done: usize, expected: usize) -> Self {
         match self {
             Self::Fault { addr, completed } => Self::Fault { addr, completed: done.saturating_add(completed) },
+            Self::ReadOnly { addr, completed } => Self::ReadOnly { addr, completed: done.saturating_add(completed) },
             Self::PartialBuffer { completed, .. } => {
                 Self::PartialBuffer { expected, completed: done.saturating_add(completed) }
             }
             Self::InvalidGuestAddress(_) | Self::OutOfBounds { .. } if done > 0 => {
                 Self::PartialBuffer { expected, completed: done }
             }
+            other => other,
+        }
+    }
+
+    /// The same error, of a write to read-only memory: the hardware has refused it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn of_read_only(self) -> Self {
+        match self {
+            Self::Fault { addr, completed } => Self::ReadOnly { addr, completed },
             other => other,
         }
     }

@@ -116,8 +116,9 @@ pub trait GuestMemory {
     /// # Errors
     ///
     /// [`Error::InvalidGuestAddress`] if there is no memory at `src` or at `dst`; [`Error::PartialBuffer`] if it ends
-    /// before `len` at either: what both have was copied. [`Error::Fault`]: the bytes before it were copied; but if the
-    /// page went away during a downward copy, `completed` is 0, and what `dst` holds is unspecified.
+    /// before `len` at either: what both have was copied. [`Error::Fault`], and [`Error::ReadOnly`] at `dst`: the bytes
+    /// before it were copied; but if the page went away during a downward copy, `completed` is 0, and what `dst` holds is
+    /// unspecified.
     fn copy(&self, src: GuestAddress, dst: GuestAddress, len: usize) -> Result<(), Error> {
         copy::copy(self, src, dst, len)
     }

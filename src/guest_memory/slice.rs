@@ -1,7 +1,7 @@
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Error, GuestAddress};
-use crate::access::Probe;
+use crate::access::{self, Probe};
 use crate::dirty::Tracker;
 use crate::volatile_memory::{self, CopyError};
 use crate::{AtomicAccess, Bytes, DataInit, VolatileSlice};
@@ -17,6 +17,7 @@ pub struct GuestSlice<'a> {
     slice: VolatileSlice<'a>,
     tracker: Option<&'a Tracker>,
     addr: GuestAddress,
+    read_only: Option<&'a AtomicBool>,
 }
 
 impl<'a> GuestSlice<'a> {
@@ -24,12 +25,23 @@ impl<'a> GuestSlice<'a> {
     /// memory.
     #[inline]
     pub fn new(slice: VolatileSlice<'a>, tracker: Option<&'a Tracker>, addr: GuestAddress) -> Self {
-        Self { slice, tracker, addr }
+        Self { slice, tracker, addr, read_only: None }
+    }
+
+    /// With a switch of the provider's: while it is on, the bytes are read and never written, and a write is
+    /// [`Error::ReadOnly`].
+    ///
+    /// The provider takes the permission to write away from the pages, too. Where faults are recovered from it is the
+    /// hardware that refuses a write, and the switch says why; so a write that is not refused takes no longer than without.
+    #[inline]
+    #[must_use]
+    pub fn read_only(self, switch: &'a AtomicBool) -> Self {
+        Self { read_only: Some(switch), ..self }
     }
 
     /// No bytes at all, at `addr`.
     pub(super) fn empty(addr: GuestAddress) -> Self {
-        Self { slice: VolatileSlice::default(), tracker: None, addr }
+        Self::new(VolatileSlice::default(), None, addr)
     }
 
     /// The length in bytes.
@@ -42,6 +54,13 @@ impl<'a> GuestSlice<'a> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.slice.is_empty()
+    }
+
+    /// Whether the bytes are read and never written.
+    #[inline]
+    pub fn is_read_only(&self) -> bool {
+        // Relaxed: for who protects pages while others write to them, either answer is right.
+        self.read_only.is_some_and(|switch| switch.load(Ordering::Relaxed))
     }
 
     /// The guest address of the first byte.
@@ -67,11 +86,7 @@ impl<'a> GuestSlice<'a> {
         match self.slice.subslice(offset, count) {
             // The address of a byte of the slice, or the one past its last: not beyond 2^64, or never asked for.
             Ok(slice) => Ok(Self { slice, addr: GuestAddress(self.addr.0.wrapping_add(offset as u64)), ..*self }),
-            Err(_) if count == 0 => Ok(Self::empty(self.addr)),
-            Err(_) if offset < self.len() => {
-                Err(Error::PartialBuffer { expected: count, completed: self.len().saturating_sub(offset) })
-            }
-            Err(error) => Err(self.error(error)),
+            Err(_) => outside(self.addr, self.len(), offset, count),
         }
     }
 
@@ -79,12 +94,18 @@ impl<'a> GuestSlice<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Fault`], in either slice; see [`VolatileSlice::copy_to_volatile_slice`].
+    /// [`Error::ReadOnly`], if `dst` is; [`Error::Fault`], in either slice: see
+    /// [`VolatileSlice::copy_to_volatile_slice`].
     pub fn copy_to_guest_slice(&self, dst: GuestSlice<'_>) -> Result<usize, Error> {
+        dst.ask(0, self.len().min(dst.len()))?;
         match self.slice.copy_telling_side(dst.slice) {
             Ok(count) => {
                 dst.mark(0, count);
                 Ok(count)
+            }
+            // Offsets are from the start of both.
+            Err(CopyError::Source(error) | CopyError::Destination(error)) if dst.is_read_only() => {
+                Err(dst.wrote_some(0, error))
             }
             Err(side) => {
                 // The copy may have gone upwards or downwards, so all that it could reach is marked.
@@ -113,12 +134,45 @@ impl<'a> GuestSlice<'a> {
     /// As for [`Bytes::compare_exchange`].
     #[inline]
     pub fn fetch_or<T: AtomicAccess>(&self, bits: T, offset: usize, order: Ordering) -> Result<T, Error> {
+        self.ask_atomic::<T>(offset)?;
         self.wrote(offset, self.slice.fetch_or(bits, offset, order), |_| size_of::<T>())
     }
 
-    /// Looks for the first byte that cannot be accessed, page by page, and changes none: [`Error::Fault`].
+    /// Looks for the first byte that cannot be accessed, page by page, and changes none: [`Error::Fault`], or
+    /// [`Error::ReadOnly`].
     pub(super) fn probe(&self, access: Probe) -> Result<(), Error> {
+        if access == Probe::Write {
+            self.check_writable(0, self.len())?;
+        }
         self.slice.probe(access).map_err(|error| self.error(error))
+    }
+
+    /// Answers for a write of `len` bytes at `offset` that the hardware would not refuse with an error.
+    #[inline(always)]
+    fn ask(&self, offset: usize, len: usize) -> Result<(), Error> {
+        if access::RECOVERS { Ok(()) } else { self.check_writable(offset, len) }
+    }
+
+    /// As [`ask`](Self::ask), for an atomic access.
+    #[inline(always)]
+    fn ask_atomic<T: AtomicAccess>(&self, offset: usize) -> Result<(), Error> {
+        if !access::RECOVERS && self.is_read_only() {
+            // Where there is no such value is said first.
+            self.load::<T>(offset, Ordering::Relaxed)?;
+            return Err(self.refusal(offset));
+        }
+        Ok(())
+    }
+
+    /// Whether `len` bytes at `offset` may be written, as far as the slice has them.
+    fn check_writable(&self, offset: usize, len: usize) -> Result<(), Error> {
+        if len > 0 && offset < self.len() && self.is_read_only() { Err(self.refusal(offset)) } else { Ok(()) }
+    }
+
+    /// The error of a write at `offset` to read-only memory.
+    #[cold]
+    fn refusal(&self, offset: usize) -> Error {
+        Error::ReadOnly { addr: GuestAddress(self.addr.0.wrapping_add(offset as u64)), completed: 0 }
     }
 
     /// Marks what an access by `result` wrote from `offset`, and tells its error in guest addresses.
@@ -147,7 +201,14 @@ impl<'a> GuestSlice<'a> {
         {
             self.mark(offset, *completed);
         }
-        self.error(error)
+        self.write_error(error)
+    }
+
+    /// The error of a write, in guest addresses.
+    #[cold]
+    fn write_error(&self, error: volatile_memory::Error) -> Error {
+        let error = self.error(error);
+        if self.is_read_only() { error.of_read_only() } else { error }
     }
 
     #[inline(always)]
@@ -163,11 +224,24 @@ impl<'a> GuestSlice<'a> {
     }
 }
 
+/// What [`GuestSlice::subslice`] answers of a slice that does not have such bytes. It is the last thing done, so that a
+/// slice that has them needs no stack.
+#[cold]
+#[inline(never)]
+fn outside<'a>(addr: GuestAddress, len: usize, offset: usize, count: usize) -> Result<GuestSlice<'a>, Error> {
+    match len.checked_sub(offset) {
+        _ if count == 0 => Ok(GuestSlice::empty(addr)),
+        Some(left) if left > 0 => Err(Error::PartialBuffer { expected: count, completed: left }),
+        _ => Err(Error::OutOfBounds { offset: offset as u64, len: len as u64 }),
+    }
+}
+
 impl Bytes<usize> for GuestSlice<'_> {
     type E = Error;
 
     #[inline(always)]
     fn write(&self, buf: &[u8], addr: usize) -> Result<usize, Error> {
+        self.ask(addr, buf.len())?;
         self.wrote(addr, self.slice.write(buf, addr), |&count| count)
     }
 
@@ -178,6 +252,7 @@ impl Bytes<usize> for GuestSlice<'_> {
 
     #[inline(always)]
     fn write_slice(&self, buf: &[u8], addr: usize) -> Result<(), Error> {
+        self.ask(addr, buf.len())?;
         self.wrote(addr, self.slice.write_slice(buf, addr), |()| buf.len())
     }
 
@@ -188,6 +263,7 @@ impl Bytes<usize> for GuestSlice<'_> {
 
     #[inline(always)]
     fn write_obj<T: DataInit>(&self, val: T, addr: usize) -> Result<(), Error> {
+        self.ask(addr, size_of::<T>())?;
         self.wrote(addr, self.slice.write_obj(val, addr), |()| size_of::<T>())
     }
 
@@ -198,6 +274,7 @@ impl Bytes<usize> for GuestSlice<'_> {
 
     #[inline(always)]
     fn fill(&self, byte: u8, len: usize, addr: usize) -> Result<(), Error> {
+        self.ask(addr, len)?;
         self.wrote(addr, self.slice.fill(byte, len, addr), |()| len)
     }
 
@@ -208,6 +285,7 @@ impl Bytes<usize> for GuestSlice<'_> {
 
     #[inline(always)]
     fn store<T: AtomicAccess>(&self, val: T, addr: usize, order: Ordering) -> Result<(), Error> {
+        self.ask_atomic::<T>(addr)?;
         self.wrote(addr, self.slice.store(val, addr, order), |()| size_of::<T>())
     }
 
@@ -220,20 +298,25 @@ impl Bytes<usize> for GuestSlice<'_> {
         success: Ordering,
         failure: Ordering,
     ) -> Result<Result<T, T>, Error> {
+        self.ask_atomic::<T>(addr)?;
         let exchanged = self.slice.compare_exchange(current, new, addr, success, failure);
         self.wrote(addr, exchanged, |held| if held.is_ok() { size_of::<T>() } else { 0 })
     }
 
     #[cfg(feature = "std")]
     fn write_from<S: ReadVolatile>(&self, addr: usize, src: &mut S, count: usize) -> Result<usize, Error> {
+        // Before the source is read.
+        self.check_writable(addr, count)?;
         let mut src = Accounted { inner: src, slice: self, at: addr };
-        self.slice.write_from(addr, &mut src, count).map_err(|error| self.error(error))
+        self.slice.write_from(addr, &mut src, count).map_err(|error| self.write_error(error))
     }
 
     #[cfg(feature = "std")]
     fn write_all_from<S: ReadVolatile>(&self, addr: usize, src: &mut S, count: usize) -> Result<(), Error> {
+        // Before the source is read.
+        self.check_writable(addr, count)?;
         let mut src = Accounted { inner: src, slice: self, at: addr };
-        self.slice.write_all_from(addr, &mut src, count).map_err(|error| self.error(error))
+        self.slice.write_all_from(addr, &mut src, count).map_err(|error| self.write_error(error))
     }
 
     #[cfg(feature = "std")]

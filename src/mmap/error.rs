@@ -1,8 +1,10 @@
 use std::io;
 
+use super::Step;
+use crate::GuestAddress;
 use crate::guest_memory::RegionError;
 
-/// Why memory could not be made.
+/// Why memory could not be made, shaped or given back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,6 +16,22 @@ pub enum Error {
     TooLarge {
         /// The size asked for, in bytes.
         size: usize,
+    },
+    /// An alignment is a power of two.
+    #[error("an alignment of {alignment:#x} bytes was asked for: it must be a power of two")]
+    Alignment {
+        /// The alignment asked for, in bytes.
+        alignment: usize,
+    },
+    /// What is made of huge pages begins and ends with one.
+    #[error("{what} {value:#x} is not a multiple of the huge page size {page_size:#x}: round it up")]
+    HugePages {
+        /// What it is that does not fit: `the size`, `the file offset`, `the guest address`.
+        what: &'static str,
+        /// Its value, in bytes.
+        value: u64,
+        /// The size of the huge pages, in bytes.
+        page_size: u64,
     },
     /// A mapping begins at a whole page of its file.
     #[error("file offset {start:#x} is not a multiple of the page size {page_size:#x}: round it down")]
@@ -35,17 +53,44 @@ pub enum Error {
         /// The length of the file, in bytes.
         file_len: u64,
     },
-    /// The file could not be examined.
-    #[error("the length of the file to be mapped is not to be had: {0}")]
-    FileLength(#[source] io::Error),
-    /// mmap(2) refused.
-    #[error("mmap of {size:#x} bytes failed: {source}{}", hint(source))]
-    Map {
-        /// The size asked for, in bytes.
+    /// A mapping that exists was to be described, and something was asked for that only making one can do.
+    #[error("a borrowed mapping cannot be given {0}: ask whoever made it")]
+    Borrowed(&'static str),
+    /// A file's pages are as large as its file system makes them.
+    #[error("hugetlb pages of a file come from its file system: take a file on hugetlbfs, or a memfd")]
+    HugetlbFile,
+    /// A NUMA policy names at least one node.
+    #[error("a NUMA policy without a node was asked for: name one, or leave the policy out")]
+    NoNode,
+    /// No host has as many NUMA nodes.
+    #[error("NUMA node {0} was asked for: Linux counts them below {max}", max = super::numa::MAX_NODES)]
+    Node(u32),
+    /// The kernel refused a step. Of a mapping that was to be made, nothing is left.
+    #[error("{step} of {size:#x} bytes failed: {source}{}", step.hint(source))]
+    Refused {
+        /// What was asked of it.
+        step: Step,
+        /// The bytes it was asked for.
         size: usize,
-        /// What the kernel answered.
+        /// What it answered.
         source: io::Error,
     },
+    /// The callback ended a prefault. Of a mapping that was to be made, nothing is left; of one that there is, the pages
+    /// that were made stay.
+    #[error("the prefault was cancelled after {done:#x} of {total:#x} bytes")]
+    Cancelled {
+        /// Bytes whose pages had been made.
+        done: u64,
+        /// Bytes that there were to make.
+        total: u64,
+    },
+    /// Memory that cannot be written was asked for, or was to be given back.
+    #[error("the mapping is read-only: what it holds cannot be given back")]
+    ReadOnly,
+    /// A write to read-only memory is an error by way of the handlers, and they are not installed.
+    #[cfg(feature = "fault-recovery")]
+    #[error("read-only memory needs the handlers of SIGSEGV and SIGBUS: call fault_recovery::install() first")]
+    NoRecovery,
     /// The handlers that make an error of a page that cannot be accessed could not be installed.
     #[cfg(feature = "fault-recovery")]
     #[error(
@@ -55,13 +100,53 @@ pub enum Error {
     /// The mappings do not make a guest's memory.
     #[error(transparent)]
     Region(#[from] RegionError),
-}
-
-/// What to do about what the kernel answered.
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => " (a shared mapping needs a file that is open for reading and writing)",
-        io::ErrorKind::OutOfMemory => " (the limits on address space, or on the number of mappings, are reached)",
-        _ => "",
-    }
+    /// A policy is of no zone of the layout, or of one that has a policy already. Nothing was mapped.
+    #[error("the layout has no zone {0:?}, or it was given a policy twice: name each once, as the layout does")]
+    Zone(String),
+    /// A range of a mapping goes past its end. Nothing was done.
+    #[error("{len:#x} bytes from offset {offset:#x} are not within the {size:#x} bytes of this mapping")]
+    OutOfBounds {
+        /// Where the range begins, in bytes from the start of the mapping.
+        offset: u64,
+        /// Its length in bytes.
+        len: u64,
+        /// The size of the mapping, in bytes.
+        size: u64,
+    },
+    /// A range of guest addresses has a hole. Nothing was done.
+    #[error("not all of the {len:#x} bytes at {addr} are memory: there is none at {hole}")]
+    Hole {
+        /// Where the range begins.
+        addr: GuestAddress,
+        /// Its length in bytes.
+        len: u64,
+        /// The first address without memory.
+        hole: GuestAddress,
+    },
+    /// A page number is of no guest address. Nothing was done.
+    #[error("page number {number:#x} of pages of {page_size:#x} bytes is past the end of the address space")]
+    PageNumber {
+        /// The number.
+        number: u64,
+        /// The size of a page that it counts, in bytes.
+        page_size: u64,
+    },
+    /// A range goes past the end of the address space. Nothing was done.
+    #[error("{len:#x} bytes at {addr} go past the end of the address space")]
+    Wraps {
+        /// Where the range begins.
+        addr: GuestAddress,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// Pages could not be given back, others may have been. All of either kind are marked as dirty.
+    #[error("the pages from {addr} on are kept: {source} ({given_back:#x} bytes were given back before)")]
+    Discard {
+        /// Where the range begins that was refused.
+        addr: GuestAddress,
+        /// Bytes that were given back before it.
+        given_back: u64,
+        /// Why it was refused.
+        source: Box<Error>,
+    },
 }

@@ -1,19 +1,23 @@
+use super::details::Details;
 use super::{FileOffset, MmapRegion};
 use crate::bytes::forward_bytes;
 use crate::dirty::Tracker;
 use crate::guest_memory::{Error, RegionError};
-use crate::{Address, GuestAddress, GuestMemoryRegion, GuestSlice, GuestUsize, MemoryRegionAddress, VolatileMemory};
+use crate::{
+    Address, GuestAddress, GuestMemoryRegion, GuestSlice, GuestUsize, MemoryRegionAddress, RegionKind, VolatileMemory,
+};
 
 /// A mapping at a guest address: a region of [`GuestMemoryMmap`](super::GuestMemoryMmap).
 ///
 /// It reads and writes by offset ([`MemoryRegionAddress`]) and, as far as it reaches, by [`GuestAddress`]. The mapping is
 /// no longer to be had by itself, as what is written past the region is not tracked.
 #[derive(Debug)]
-#[repr(align(64))] // what an access needs of it is one cache line
+#[repr(C, align(64))] // what an access needs of it is the first cache line
 pub struct GuestRegionMmap {
-    pub(super) mapping: MmapRegion,
     pub(super) start: GuestAddress,
     pub(super) tracker: Tracker,
+    pub(super) mapping: MmapRegion,
+    pub(super) details: Details,
 }
 
 impl GuestRegionMmap {
@@ -25,7 +29,7 @@ impl GuestRegionMmap {
     pub fn new(mapping: MmapRegion, start: GuestAddress) -> Result<Self, RegionError> {
         let len = mapping.len() as u64;
         match start.checked_add(len.saturating_sub(1)) {
-            Some(_) => Ok(Self { mapping, start, tracker: Tracker::new() }),
+            Some(_) => Ok(Self { start, tracker: Tracker::new(), mapping, details: Details::new() }),
             None => Err(RegionError::Wraps { start, len }),
         }
     }
@@ -38,7 +42,8 @@ impl GuestRegionMmap {
     /// All of the region.
     #[inline]
     pub(super) fn whole(&self) -> GuestSlice<'_> {
-        GuestSlice::new(self.mapping.as_slice(), Some(&self.tracker), self.start)
+        let slice = GuestSlice::new(self.mapping.as_slice(), Some(&self.tracker), self.start);
+        slice.read_only(&self.mapping.read_only)
     }
 }
 
@@ -80,6 +85,10 @@ impl GuestMemoryRegion for GuestRegionMmap {
     #[inline]
     fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<GuestSlice<'_>, Error> {
         self.whole().subslice(index(offset.0), count)
+    }
+
+    fn kind(&self) -> RegionKind {
+        self.details.kind
     }
 
     fn file_offset(&self) -> Option<&FileOffset> {

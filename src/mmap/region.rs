@@ -1,28 +1,36 @@
-#![expect(unsafe_code, reason = "maps and unmaps memory, and hands out slices of it")]
+#![expect(unsafe_code, reason = "hands out slices of mapped memory")]
 
 use std::fmt;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::mm::{MapFlags, ProtFlags};
-
-use super::builder::Sharing;
-use super::{Error, FileOffset, MmapRegionBuilder};
+use super::options::Sharing;
+use super::place::Place;
+use super::{Error, FileOffset, HugePageSize, Lock, MmapRegionBuilder};
 use crate::{VolatileMemory, VolatileSlice, volatile_memory};
 
-/// A mapping of memory into this process, readable and writable, that is unmapped when it is dropped.
+/// A mapping of memory into this process that is unmapped when it is dropped, unless it is borrowed.
 ///
 /// It has no guest address yet: see [`GuestRegionMmap`](super::GuestRegionMmap). Its pages are made when they are first
-/// touched, and are then zero or the file's.
+/// touched, unless its [`builder`](Self::builder) is told otherwise, and are then zero or the file's.
+#[repr(C)] // what an access needs comes first
 pub struct MmapRegion {
     /// # Invariant
-    /// `size` bytes from `start` are a mapping of this value's own, until it is dropped, and `size <= isize::MAX`.
-    start: NonNull<u8>,
-    size: usize,
-    file: Option<FileOffset>,
-    read_only: AtomicBool,
+    /// `size` bytes from `start` are a mapping that exists as long as this value, and `size <= isize::MAX`. It is in
+    /// `place`, if that is some; else somebody else keeps it.
+    pub(super) start: NonNull<u8>,
+    pub(super) size: usize,
+    pub(super) read_only: AtomicBool,
+    pub(super) lock: Lock,
+    pub(super) sharing: Sharing,
+    pub(super) place: Option<Place>,
+    pub(super) file: Option<FileOffset>,
+    /// The size of a page in bytes: the host's, or a huge one.
+    pub(super) page: usize,
+    pub(super) hugetlb: Option<HugePageSize>,
 }
 
+#[expect(clippy::non_send_fields_in_send_ty, reason = "the pointers, which belong to no thread")]
 // SAFETY: the mapping belongs to no thread, and is accessed through slices only, which may be used from all.
 unsafe impl Send for MmapRegion {}
 // SAFETY: as for `Send`.
@@ -52,6 +60,22 @@ impl MmapRegion {
         MmapRegionBuilder::new(size)
     }
 
+    /// The `size` bytes of private anonymous memory at `start` that somebody else has mapped, and will unmap. What is
+    /// mapped otherwise is described by [`MmapRegionBuilder::from_raw`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Empty`], [`Error::TooLarge`], `Error::FaultRecovery`.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are mapped, readable and writable, as long as the value lives. No reference to them exists in that
+    /// time: whoever has the value may write them at any time, as may a guest.
+    pub unsafe fn from_raw(start: NonNull<u8>, size: usize) -> Result<Self, Error> {
+        // SAFETY: the caller vouches for the mapping, which is what a builder that was told nothing describes.
+        unsafe { Self::builder(size).from_raw(start) }
+    }
+
     /// The file that is mapped, and where in it the mapping begins; `None` for anonymous memory.
     pub fn file_offset(&self) -> Option<&FileOffset> {
         self.file.as_ref()
@@ -62,41 +86,13 @@ impl MmapRegion {
         self.read_only.load(Ordering::Relaxed)
     }
 
-    pub(super) fn map(builder: MmapRegionBuilder) -> Result<Self, Error> {
-        #[cfg(feature = "fault-recovery")]
-        let fault_recovery = builder.fault_recovery;
-        let MmapRegionBuilder { size, file, sharing, .. } = builder;
-        if size == 0 {
-            return Err(Error::Empty);
-        }
-        if isize::try_from(size).is_err() {
-            return Err(Error::TooLarge { size });
-        }
-        #[cfg(feature = "fault-recovery")]
-        if fault_recovery {
-            crate::fault_recovery::install().map_err(Error::FaultRecovery)?;
-        }
-        let usual = if file.is_some() { Sharing::Shared } else { Sharing::Private };
-        let sharing = match sharing.unwrap_or(usual) {
-            Sharing::Shared => MapFlags::SHARED,
-            Sharing::Private => MapFlags::PRIVATE,
-        };
-        // A guest is given more than it will touch: what it does touch is accounted for then.
-        let flags = sharing | MapFlags::NORESERVE;
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let mapped = match &file {
-            Some(at) => {
-                check_file(at, size)?;
-                // SAFETY: at an address of the kernel's choice, so no other mapping is replaced.
-                unsafe { rustix::mm::mmap(ptr::null_mut(), size, access, flags, at.file(), at.start()) }
-            }
-            // SAFETY: as above.
-            None => unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), size, access, flags) },
-        };
-        let start = mapped.map_err(|errno| Error::Map { size, source: errno.into() })?;
-        // The kernel maps nothing at address 0 unless asked to; rustix has made MAP_FAILED an error.
-        let start = NonNull::new(start.cast()).ok_or(Error::Empty)?;
-        Ok(Self { start, size, file, read_only: AtomicBool::new(false) })
+    pub(super) fn set_read_only(&self, on: bool) {
+        self.read_only.store(on, Ordering::Relaxed);
+    }
+
+    /// The size of the pages in the hugetlb pool that it is made of; `None` for other memory.
+    pub fn hugetlb(&self) -> Option<HugePageSize> {
+        self.hugetlb
     }
 
     /// All of it, for the region that takes it over.
@@ -105,28 +101,6 @@ impl MmapRegion {
         // SAFETY: the mapping has `size` bytes and lives as long as the borrow of `self` (invariant). Nothing makes a
         // reference to its bytes, and all accesses are made through slices.
         unsafe { VolatileSlice::new(self.start.as_ptr(), self.size) }
-    }
-}
-
-/// Whether a file has all of the `size` bytes that are to be mapped, from a whole page on.
-fn check_file(at: &FileOffset, size: usize) -> Result<(), Error> {
-    let (start, page_size) = (at.start(), rustix::param::page_size());
-    if start % page_size as u64 != 0 {
-        return Err(Error::MisalignedFileOffset { start, page_size });
-    }
-    let metadata = at.file().metadata().map_err(Error::FileLength)?;
-    // A device's length is its driver's business.
-    if metadata.is_file() && start.checked_add(size as u64).is_none_or(|end| end > metadata.len()) {
-        return Err(Error::PastEndOfFile { start, size, file_len: metadata.len() });
-    }
-    Ok(())
-}
-
-impl Drop for MmapRegion {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own (invariant), and the slices borrowed from it are gone.
-        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.size) };
-        debug_assert!(unmapped.is_ok(), "munmap of a mapping of our own failed: {unmapped:?}");
     }
 }
 

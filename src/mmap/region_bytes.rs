@@ -7,9 +7,10 @@ use core::sync::atomic::Ordering;
 
 use super::GuestRegionMmap;
 use super::guest_region::index;
+use crate::access;
 use crate::guest_memory::Error;
 use crate::volatile_memory::Stop;
-use crate::{AtomicAccess, Bytes, DataInit, MemoryRegionAddress, ReadVolatile, WriteVolatile};
+use crate::{AtomicAccess, Bytes, DataInit, MemoryRegionAddress, ReadVolatile, VolatileSlice, WriteVolatile};
 
 impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     type E = Error;
@@ -26,7 +27,7 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
 
     #[inline(always)]
     fn write_slice(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<(), Error> {
-        match self.mapping.as_slice().try_write_slice(buf, index(addr.0)) {
+        match self.writable().try_write_slice(buf, index(addr.0)) {
             Ok(()) => self.wrote(addr, buf.len()),
             Err(stop) => write_slice_stopped(self, buf, addr, stop),
         }
@@ -42,7 +43,7 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
 
     #[inline(always)]
     fn write_obj<T: DataInit>(&self, val: T, addr: MemoryRegionAddress) -> Result<(), Error> {
-        match self.mapping.as_slice().try_write(val, index(addr.0)) {
+        match self.writable().try_write(val, index(addr.0)) {
             Ok(()) => self.wrote(addr, size_of::<T>()),
             Err(stop) => write_obj_stopped(self, val, addr, stop),
         }
@@ -58,7 +59,7 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
 
     #[inline(always)]
     fn fill(&self, byte: u8, len: usize, addr: MemoryRegionAddress) -> Result<(), Error> {
-        match self.mapping.as_slice().try_fill(byte, len, index(addr.0)) {
+        match self.writable().try_fill(byte, len, index(addr.0)) {
             Ok(()) => self.wrote(addr, len),
             Err(stop) => fill_stopped(self, byte, len, addr, stop),
         }
@@ -74,7 +75,7 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
 
     #[inline(always)]
     fn store<T: AtomicAccess>(&self, val: T, addr: MemoryRegionAddress, order: Ordering) -> Result<(), Error> {
-        match self.mapping.as_slice().try_store(val.to_unit(), index(addr.0), order) {
+        match self.writable().try_store(val.to_unit(), index(addr.0), order) {
             Ok(()) => self.wrote(addr, size_of::<T>()),
             Err(stop) => store_stopped(self, val, addr, order, stop),
         }
@@ -90,7 +91,7 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
         failure: Ordering,
     ) -> Result<Result<T, T>, Error> {
         let (current_unit, new_unit) = (current.to_unit(), new.to_unit());
-        match self.mapping.as_slice().try_compare_exchange(current_unit, new_unit, index(addr.0), success, failure) {
+        match self.writable().try_compare_exchange(current_unit, new_unit, index(addr.0), success, failure) {
             Ok(Ok(held)) => self.wrote(addr, size_of::<T>()).map(|()| Ok(T::from_unit(held))),
             Ok(Err(held)) => Ok(Err(T::from_unit(held))),
             Err(stop) => compare_exchange_stopped(self, (current, new), addr, (success, failure), stop),
@@ -144,10 +145,26 @@ impl GuestRegionMmap {
         Ok(())
     }
 
+    /// All of the region, to write to it: nothing, where the hardware would not refuse a write with an error but must.
+    #[inline(always)]
+    fn writable(&self) -> VolatileSlice<'_> {
+        let refused = !access::RECOVERS && self.mapping.read_only.load(Ordering::Relaxed);
+        if refused { VolatileSlice::default() } else { self.mapping.as_slice() }
+    }
+
     /// The error of an access that met a page that cannot be accessed.
     fn fault(&self, addr: MemoryRegionAddress, stop: Stop) -> Option<Error> {
         let fault = stop.fault(self.mapping.as_slice(), index(addr.0))?;
         Some(Error::from_slice(fault, self.start))
+    }
+
+    /// As [`fault`](Self::fault), of a write, of which what came before is marked.
+    fn write_fault(&self, addr: MemoryRegionAddress, stop: Stop) -> Option<Error> {
+        let fault = self.fault(addr, stop)?;
+        if let Error::Fault { completed, .. } = fault {
+            self.tracker.mark(self.start.0.wrapping_add(addr.0), completed);
+        }
+        Some(if self.mapping.is_read_only() { fault.of_read_only() } else { fault })
     }
 }
 
@@ -173,14 +190,6 @@ fn by_offset(error: Error, addr: MemoryRegionAddress) -> Error {
 // What an access answers that has stopped at a fault; else, as it reaches past the region or is misaligned, the access by
 // the slice, which does what can be done of it.
 
-/// Marks what was written before a fault.
-fn wrote_before(region: &GuestRegionMmap, addr: MemoryRegionAddress, fault: Error) -> Error {
-    if let Error::Fault { completed, .. } = fault {
-        region.tracker.mark(region.start.0.wrapping_add(addr.0), completed);
-    }
-    fault
-}
-
 #[cold]
 #[inline(never)]
 fn fill_stopped(
@@ -190,8 +199,8 @@ fn fill_stopped(
     addr: MemoryRegionAddress,
     stop: Stop,
 ) -> Result<(), Error> {
-    match region.fault(addr, stop) {
-        Some(fault) => Err(wrote_before(region, addr, fault)),
+    match region.write_fault(addr, stop) {
+        Some(fault) => Err(fault),
         None => region.whole().fill(byte, len, index(addr.0)).map_err(|error| by_offset(error, addr)),
     }
 }
@@ -205,7 +214,7 @@ fn compare_exchange_stopped<T: AtomicAccess>(
     (success, failure): (Ordering, Ordering),
     stop: Stop,
 ) -> Result<Result<T, T>, Error> {
-    if let Some(fault) = region.fault(addr, stop) {
+    if let Some(fault) = region.write_fault(addr, stop) {
         return Err(fault);
     }
     let exchanged = region.whole().compare_exchange(current, new, index(addr.0), success, failure);
@@ -220,8 +229,8 @@ fn write_slice_stopped(
     addr: MemoryRegionAddress,
     stop: Stop,
 ) -> Result<(), Error> {
-    match region.fault(addr, stop) {
-        Some(fault) => Err(wrote_before(region, addr, fault)),
+    match region.write_fault(addr, stop) {
+        Some(fault) => Err(fault),
         None => region.whole().write_slice(buf, index(addr.0)).map_err(|error| by_offset(error, addr)),
     }
 }
@@ -284,7 +293,7 @@ fn store_stopped<T: AtomicAccess>(
     order: Ordering,
     stop: Stop,
 ) -> Result<(), Error> {
-    match region.fault(addr, stop) {
+    match region.write_fault(addr, stop) {
         Some(fault) => Err(fault),
         None => region.whole().store(val, index(addr.0), order).map_err(|error| by_offset(error, addr)),
     }
