@@ -1,0 +1,101 @@
+//! Pages given back to the host, whatever the memory is made of: what the kernel says, and every byte beside them.
+
+#![cfg(all(feature = "mmap", target_os = "linux"))]
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+#[path = "discard/backings.rs"]
+mod backings;
+#[path = "discard/errors.rs"]
+mod errors;
+#[path = "discard/hugetlb.rs"]
+mod hugetlb;
+#[path = "discard/kernel.rs"]
+mod kernel;
+#[path = "discard/random.rs"]
+mod random;
+#[path = "discard/userfault.rs"]
+mod userfault;
+
+use memory_model::mmap::{Lock, MmapRegion, MmapRegionBuilder};
+use memory_model::{FileOffset, VolatileMemory};
+
+/// The host's page size.
+fn page() -> usize {
+    rustix::param::page_size()
+}
+
+/// Whether madvise reaches the kernel, which an emulator keeps from it; says so if not.
+fn has_kernel() -> bool {
+    let emulated = std::env::var_os("CROSS_RUNNER").is_some();
+    if emulated {
+        eprintln!("skipped: an emulator does not pass madvise on");
+    }
+    !emulated
+}
+
+/// A way of mapping memory.
+struct Backing {
+    name: &'static str,
+    /// Whether what is discarded reads as the file again, and not as zero.
+    is_the_files: bool,
+    describe: fn(MmapRegionBuilder) -> MmapRegionBuilder,
+}
+
+/// What a file has at an offset.
+fn files_byte(offset: usize) -> u8 {
+    u8::try_from(offset % 251).unwrap() | 1
+}
+
+/// A file with contents of its own.
+fn file() -> FileOffset {
+    let file = tempfile::tempfile().unwrap();
+    let bytes: Vec<_> = (0..32 * page()).map(files_byte).collect();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+    FileOffset::new(file, 0)
+}
+
+const BACKINGS: [Backing; 10] = [
+    Backing { name: "anonymous, private", is_the_files: false, describe: |mapping| mapping },
+    Backing { name: "anonymous, shared", is_the_files: false, describe: MmapRegionBuilder::shared },
+    Backing { name: "memfd, shared", is_the_files: false, describe: |mapping| mapping.memfd("discard") },
+    Backing { name: "memfd, private", is_the_files: false, describe: |mapping| mapping.memfd("discard").private() },
+    Backing { name: "file, shared", is_the_files: false, describe: |mapping| mapping.file(file()) },
+    Backing { name: "file, private", is_the_files: true, describe: |mapping| mapping.file(file()).private() },
+    Backing { name: "private, locked", is_the_files: false, describe: |mapping| mapping.lock(Lock::Now) },
+    Backing { name: "private, locked on fault", is_the_files: false, describe: |mapping| mapping.lock(Lock::OnFault) },
+    Backing {
+        name: "memfd, locked",
+        is_the_files: false,
+        describe: |mapping| mapping.memfd("discard").lock(Lock::Now),
+    },
+    Backing {
+        name: "anonymous, shared, locked on fault",
+        is_the_files: false,
+        describe: |mapping| mapping.shared().lock(Lock::OnFault),
+    },
+];
+
+impl Backing {
+    /// A mapping of `pages` pages, up to 32; `None` where the host has none, or may not lock as many.
+    fn map(&self, pages: usize) -> Option<MmapRegion> {
+        match (self.describe)(MmapRegion::builder(pages * page())).build() {
+            Ok(region) => Some(region),
+            Err(error) => {
+                eprintln!("skipped: {}: {error}", self.name);
+                None
+            }
+        }
+    }
+
+    /// What a byte is after it was given back.
+    fn after(&self, offset: usize) -> u8 {
+        if self.is_the_files { files_byte(offset) } else { 0 }
+    }
+}
+
+/// All bytes of a mapping.
+fn contents(region: &MmapRegion) -> Vec<u8> {
+    let mut bytes = vec![0; region.len()];
+    region.as_volatile_slice().copy_to(&mut bytes).unwrap();
+    bytes
+}

@@ -1,0 +1,188 @@
+//! What is given back of each kind of memory, and what is not.
+
+use std::os::unix::fs::MetadataExt;
+use std::ptr::NonNull;
+
+use memory_model::mmap::{Error, HugePages, Lock, MmapRegion, MmapRegionBuilder, NumaPolicy, Protection};
+use memory_model::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionMmap, VolatileMemory};
+
+use super::kernel::Areas;
+use super::{BACKINGS, contents, has_kernel, page};
+
+#[test]
+fn whole_pages_are_gone_and_all_other_bytes_are_as_they_were() {
+    if !has_kernel() {
+        return;
+    }
+    let (page, edges) = (page(), [0, 1, page() - 1]);
+    for backing in &BACKINGS {
+        for first in edges {
+            for last in edges {
+                let Some(region) = backing.map(8) else { continue };
+                let slice = region.as_volatile_slice();
+                slice.fill(0xa5, region.len(), 0).unwrap();
+                let (start, end) = (page + first, 6 * page - last);
+                let given_back = region.discard(start, end - start).unwrap();
+                let (from, to) = (start.next_multiple_of(page), end / page * page);
+                assert_eq!(given_back, to - from, "{}", backing.name);
+                for (offset, byte) in contents(&region).into_iter().enumerate() {
+                    let expected = if (from..to).contains(&offset) { backing.after(offset) } else { 0xa5 };
+                    assert_eq!(byte, expected, "{}: {start:#x}..{end:#x}, byte {offset:#x}", backing.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_kernel_no_longer_accounts_for_it() {
+    if !has_kernel() {
+        return;
+    }
+    for backing in &BACKINGS {
+        let Some(region) = backing.map(32) else { continue };
+        region.as_volatile_slice().fill(0xa5, region.len(), 0).unwrap();
+        let blocks = || region.file_offset().map(|at| at.file().metadata().unwrap().blocks());
+        let (resident, before) = (Areas::of(&region).bytes("Rss"), blocks());
+        assert_eq!(region.discard(4 * page(), 16 * page()).unwrap(), 16 * page());
+        let gone = resident - Areas::of(&region).bytes("Rss");
+        let shared = Areas::of(&region).are_shared();
+        // A hole in a large folio of a file system's cache takes all of the folio out of the page table.
+        let all = if backing.name == "file, shared" { gone >= 16 * page() } else { gone == 16 * page() };
+        assert!(all, "{}: {gone:#x}", backing.name);
+        if let (Some(before), Some(after), true) = (before, blocks(), shared) {
+            let freed = usize::try_from(before - after).unwrap() * 512;
+            assert_eq!(freed, 16 * page(), "{}: a hole in the file", backing.name);
+        }
+        // It comes back when it is touched.
+        region.as_volatile_slice().fill(1, 16 * page(), 4 * page()).unwrap();
+        assert_eq!(Areas::of(&region).bytes("Rss"), resident, "{}", backing.name);
+    }
+}
+
+#[test]
+fn the_policy_of_a_mapping_stays() {
+    if !has_kernel() {
+        return;
+    }
+    let policies: [fn(MmapRegionBuilder) -> MmapRegionBuilder; 6] = [
+        |mapping| mapping.numa(NumaPolicy::Bind(vec![0])),
+        |mapping| mapping.huge_pages(HugePages::Transparent),
+        |mapping| mapping.huge_pages(HugePages::Never).fork(false),
+        |mapping| mapping.mergeable(true),
+        |mapping| mapping.lock(Lock::OnFault),
+        |mapping| mapping.dump(true).reserve(true),
+    ];
+    for backing in &BACKINGS {
+        for policy in policies {
+            let pages = 16;
+            let mapping = policy((backing.describe)(MmapRegion::builder(pages * page())));
+            let region = match mapping.build() {
+                Ok(region) => region,
+                Err(error) => {
+                    eprintln!("skipped: {}: {error}", backing.name);
+                    continue;
+                }
+            };
+            region.as_volatile_slice().fill(1, region.len(), 0).unwrap();
+            let before = Areas::of(&region);
+            region.discard(3 * page(), 7 * page()).unwrap();
+            let after = Areas::of(&region);
+            assert_eq!(after.flags(), before.flags(), "{}", backing.name);
+            // Locked at once, then on fault: the range is an area of its own.
+            let split = backing.name == "memfd, locked" && after.count() == 3;
+            assert!(after.count() == 1 || split, "{}: {} areas", backing.name, after.count());
+        }
+    }
+}
+
+#[test]
+fn small_pages_of_huge_ones_are_given_back() {
+    if !has_kernel() {
+        return;
+    }
+    let region = MmapRegion::builder(8 << 20).huge_pages(HugePages::Transparent).build().unwrap();
+    region.as_volatile_slice().fill(0xa5, region.len(), 0).unwrap();
+    if Areas::of(&region).bytes("AnonHugePages") == 0 {
+        return eprintln!("skipped: this host gives no transparent huge pages");
+    }
+    assert_eq!(region.discard((2 << 20) + page(), page()).unwrap(), page());
+    let bytes = contents(&region);
+    let zeroes = (2 << 20) + page()..(2 << 20) + 2 * page();
+    assert!(bytes.iter().enumerate().all(|(offset, &byte)| byte == if zeroes.contains(&offset) { 0 } else { 0xa5 }));
+}
+
+#[test]
+fn all_that_a_process_locks_is_given_back_too() {
+    if !has_kernel() {
+        return;
+    }
+    let region = MmapRegion::new(8 * page()).unwrap();
+    // As mlockall(2) does it, to this mapping only.
+    let start = region.as_volatile_slice().as_ptr();
+    #[expect(unsafe_code, reason = "locks a mapping behind its owner's back")]
+    // SAFETY: locking changes no byte.
+    let locked = unsafe { rustix::mm::mlock(start.cast(), region.len()) };
+    if let Err(errno) = locked {
+        return eprintln!("skipped: mlock: {errno}");
+    }
+    region.as_volatile_slice().fill(1, region.len(), 0).unwrap();
+    assert_eq!(region.discard(0, region.len()).unwrap(), region.len());
+    assert!(contents(&region).iter().all(|&byte| byte == 0));
+    assert!(Areas::of(&region).flags().iter().any(|flag| flag == "lo"));
+}
+
+#[test]
+fn a_borrowed_mapping_is_given_back_by_its_description_from_wherever_it_begins() {
+    if !has_kernel() {
+        return;
+    }
+    for backing in &BACKINGS {
+        let Some(owner) = backing.map(8) else { continue };
+        owner.as_volatile_slice().fill(0xa5, owner.len(), 0).unwrap();
+        let shared = Areas::of(&owner).are_shared();
+        let lock = if backing.name.contains("locked") { Lock::OnFault } else { Lock::None };
+        let start = NonNull::new(owner.as_volatile_slice().as_ptr().wrapping_add(100)).unwrap();
+        let description = MmapRegion::builder(6 * page()).lock(lock);
+        let description = if shared { description.shared() } else { description };
+        #[expect(unsafe_code, reason = "borrows a mapping")]
+        // SAFETY: `owner` has as many bytes there, and is dropped later.
+        let borrowed = unsafe { description.from_raw(start) }.unwrap();
+        assert_eq!(borrowed.discard(0, 6 * page()).unwrap(), 5 * page(), "{}", backing.name);
+        for (offset, byte) in contents(&owner).into_iter().enumerate() {
+            let expected = if (page()..6 * page()).contains(&offset) { backing.after(offset) } else { 0xa5 };
+            assert_eq!(byte, expected, "{}: byte {offset:#x}", backing.name);
+        }
+        drop(borrowed);
+        owner.as_volatile_slice().write_obj(1_u8, 100).unwrap();
+    }
+}
+
+#[test]
+fn read_only_memory_is_kept() {
+    let region = MmapRegion::new(4 * page()).unwrap();
+    region.as_volatile_slice().fill(7, region.len(), 0).unwrap();
+    let region = GuestRegionMmap::new(region, GuestAddress(0)).unwrap();
+    region.protect(Protection::ReadOnly).unwrap();
+    let ram = GuestRegionMmap::new(MmapRegion::new(4 * page()).unwrap(), GuestAddress(4 * page() as u64)).unwrap();
+    let mem = GuestMemoryMmap::from_regions(vec![region, ram]).unwrap();
+    mem.write_obj(7_u8, GuestAddress(5 * page() as u64)).unwrap();
+    assert!(matches!(mem.discard(GuestAddress(0), 8 * page() as u64), Err(Error::ReadOnly)));
+    assert_eq!(mem.read_obj::<u8>(GuestAddress(0)).unwrap(), 7);
+    assert_eq!(mem.read_obj::<u8>(GuestAddress(5 * page() as u64)).unwrap(), 7, "nothing was done");
+    assert!(mem.find_region(GuestAddress(0)).unwrap().discard(memory_model::MemoryRegionAddress(0), 1).is_err());
+}
+
+#[test]
+fn pages_that_are_given_back_are_dirty() {
+    let page = page() as u64;
+    let ranges = [(GuestAddress(0), 4 * super::page()), (GuestAddress(4 * page), 4 * super::page())];
+    let mem = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+    let trackers: Vec<_> = mem.regions().map(GuestRegionMmap::tracker).collect();
+    for tracker in &trackers {
+        tracker.start();
+    }
+    mem.discard(GuestAddress(2 * page + 1), 4 * page).unwrap();
+    let dirty: Vec<_> = trackers.iter().map(|tracker| tracker.stop()).collect();
+    assert_eq!(dirty, [Some(3 * page..=4 * page - 1), Some(4 * page..=6 * page - 1)]);
+}

@@ -1,0 +1,144 @@
+//! Whoever supplies pages on demand is told that pages were given back; and so, from the kernel's side, how many calls
+//! there were.
+
+#![expect(unsafe_code, reason = "userfaultfd(2) by hand")]
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use memory_model::mmap::{MmapRegion, MmapRegionBuilder};
+use memory_model::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap, VolatileMemory};
+use rustix::fs::FallocateFlags;
+use rustix::mm::UserfaultfdFlags;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{has_kernel, page};
+
+// <linux/userfaultfd.h>
+const UFFDIO_API: u64 = 0xc018_aa3f;
+const UFFDIO_REGISTER: u64 = 0xc020_aa00;
+const UFFDIO_ZEROPAGE: u64 = 0xc020_aa04;
+const UFFD_API: u64 = 0xaa;
+const UFFD_FEATURE_EVENT_REMOVE: u64 = 1 << 3;
+const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
+const EVENT_PAGEFAULT: u8 = 0x12;
+const EVENT_REMOVE: u8 = 0x15;
+
+/// `struct uffd_msg`. The argument of a removal is its start and end, of a fault its flags and its address.
+#[derive(Default, FromBytes, IntoBytes)]
+#[repr(C)]
+struct Message {
+    event: u8,
+    reserved: [u8; 7],
+    argument: [u64; 2],
+    more: u64,
+}
+
+/// What happened: in offsets from the start of the mapping.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    Removed(u64, u64),
+    /// A page was missing, and was given as zero.
+    Missing(u64),
+}
+
+fn ioctl<const N: usize>(uffd: &impl AsRawFd, request: u64, mut argument: [u64; N]) -> std::io::Result<[u64; N]> {
+    // SAFETY: the requests here take as many words, of which the kernel writes some.
+    match unsafe { libc::ioctl(uffd.as_raw_fd(), request as _, argument.as_mut_ptr()) } {
+        0 => Ok(argument),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Watches a mapping from a thread of its own; `None` where the host does not let it.
+fn watch(region: &MmapRegion) -> Option<Receiver<Event>> {
+    // SAFETY: it concerns only mappings that are registered with it.
+    let uffd = match unsafe { rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC) } {
+        Ok(uffd) => uffd,
+        Err(errno) => {
+            eprintln!("skipped: userfaultfd: {errno}");
+            return None;
+        }
+    };
+    let start = region.as_volatile_slice().as_ptr().addr() as u64;
+    ioctl(&uffd, UFFDIO_API, [UFFD_API, UFFD_FEATURE_EVENT_REMOVE, 0]).unwrap();
+    let range = [start, region.len() as u64, UFFDIO_REGISTER_MODE_MISSING, 0];
+    if let Err(error) = ioctl(&uffd, UFFDIO_REGISTER, range) {
+        eprintln!("skipped: UFFDIO_REGISTER: {error}");
+        return None;
+    }
+    let (sender, events) = mpsc::channel();
+    thread::spawn(move || {
+        let mut uffd = File::from(uffd);
+        loop {
+            let mut message = Message::default();
+            // Ends with the process.
+            uffd.read_exact(message.as_mut_bytes()).unwrap();
+            let [first, second] = message.argument;
+            let event = match message.event {
+                EVENT_REMOVE => Event::Removed(first - start, second - start),
+                EVENT_PAGEFAULT => {
+                    let at = second / page() as u64 * page() as u64;
+                    ioctl(&uffd, UFFDIO_ZEROPAGE, [at, page() as u64, 0, 0]).unwrap();
+                    Event::Missing(at - start)
+                }
+                other => panic!("event {other:#x}"),
+            };
+            if sender.send(event).is_err() {
+                return;
+            }
+        }
+    });
+    Some(events)
+}
+
+fn next(events: &Receiver<Event>) -> Option<Event> {
+    events.recv_timeout(Duration::from_secs(10)).ok()
+}
+
+const KINDS: [fn(MmapRegionBuilder) -> MmapRegionBuilder; 3] =
+    [|mapping| mapping, MmapRegionBuilder::shared, |mapping| mapping.memfd("watched")];
+
+#[test]
+fn it_is_told_once_for_each_range_and_asked_for_the_pages_anew() {
+    if !has_kernel() {
+        return;
+    }
+    let size = page() as u64;
+    for kind in KINDS {
+        let region = kind(MmapRegion::builder(64 * page())).build().unwrap();
+        region.as_volatile_slice().fill(7, region.len(), 0).unwrap();
+        let Some(events) = watch(&region) else { return };
+        let region = GuestRegionMmap::new(region, GuestAddress(0)).unwrap();
+        let mem = GuestMemoryMmap::from_regions(vec![region]).unwrap();
+        // In three runs, each number twice, in no order.
+        let numbers = (40..50).chain(0..16).chain(60..64).rev().flat_map(|number| [number, (number * 7) % 10 + 40]);
+        let numbers: Vec<u64> = numbers.collect();
+        assert_eq!(mem.discard_pages(numbers, size).unwrap(), 30 * size);
+        for (first, end) in [(0, 16), (40, 50), (60, 64)] {
+            assert_eq!(next(&events), Some(Event::Removed(first * size, end * size)));
+        }
+        assert_eq!(mem.read_obj::<u8>(GuestAddress(41 * size)).unwrap(), 0);
+        assert_eq!(next(&events), Some(Event::Missing(41 * size)), "and nothing before: there were three calls");
+        assert_eq!(mem.read_obj::<u8>(GuestAddress(39 * size)).unwrap(), 7);
+    }
+}
+
+#[test]
+fn a_hole_in_the_file_would_not_have_told_it() {
+    if !has_kernel() {
+        return;
+    }
+    let region = MmapRegion::builder(8 * page()).memfd("watched").build().unwrap();
+    region.as_volatile_slice().fill(7, region.len(), 0).unwrap();
+    let Some(events) = watch(&region) else { return };
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let file = region.file_offset().unwrap().file();
+    rustix::fs::fallocate(file.as_fd(), hole, page() as u64, page() as u64).unwrap();
+    assert_eq!(region.as_volatile_slice().read_obj::<u8>(page()).unwrap(), 0);
+    assert_eq!(next(&events), Some(Event::Missing(page() as u64)), "the first that it hears of it");
+}
