@@ -116,7 +116,9 @@ fn what_cannot_be_mapped_is_refused_with_what_was_wrong() {
     path.as_file().set_len(0x1000).unwrap();
     let read_only = || FileOffset::new(File::open(path.path()).unwrap(), 0);
     let refused = MmapRegion::from_file(read_only(), 0x1000).unwrap_err();
-    assert!(refused.to_string().ends_with("(a shared mapping needs a file that is open for reading and writing, a read-only one for reading)"));
+    assert!(refused.to_string().ends_with(
+        "(a shared mapping needs a file that is open for reading and writing, a read-only one for reading)"
+    ));
     assert!(MmapRegion::builder(0x1000).file(read_only()).private().build().is_ok());
 }
 
