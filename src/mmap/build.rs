@@ -313,8 +313,10 @@ fn make_pages(
 }
 
 impl MmapRegion {
-    /// Lets the memory be read only, or written again: firmware is loaded, then protected. What reads or writes it
-    /// meanwhile has the one or the other.
+    /// Lets the memory be read only, or written again: firmware is loaded, then protected.
+    ///
+    /// It is not for memory that others write at that moment: such a write is done, or refused, or it is
+    /// [`Fault`](crate::guest_memory::Error::Fault); and where faults are not recovered from it may end the process.
     ///
     /// # Errors
     ///
@@ -330,16 +332,15 @@ impl MmapRegion {
             Protection::ReadWrite => rustix::mm::MprotectFlags::READ | rustix::mm::MprotectFlags::WRITE,
             Protection::ReadOnly => rustix::mm::MprotectFlags::READ,
         };
-        let read_only = protection == Protection::ReadOnly;
-        // Before writes fault: so that whoever meets the fault knows why. Where nobody is asked after it, the other way
-        // round would let the page table say no first.
+        let (before, read_only) = (self.is_read_only(), protection == Protection::ReadOnly);
+        // Said before the pages refuse, and taken back after they no longer do: who writes is refused by word first.
         if read_only {
             self.set_read_only(true);
         }
         // SAFETY: the mapping is this value's own, accessed through slices only, of which a write may fault.
         let protected = unsafe { rustix::mm::mprotect(self.start.as_ptr().cast(), len, flags) };
         if let Err(errno) = protected {
-            self.set_read_only(!read_only);
+            self.set_read_only(before);
             return Err(refused(Step::Protect, self.size, errno));
         }
         self.set_read_only(read_only);
