@@ -1,4 +1,14 @@
 //! Pages given back to the host, whatever the memory is made of: what the kernel says, and every byte beside them.
+//!
+//! | module        | what it shows                                                                 |
+//! |---------------|-------------------------------------------------------------------------------|
+//! | [`backings`]  | each kind of memory: the kernel's accounts, all bytes at and beside the pages  |
+//! | [`errors`]    | whatever a guest chooses as a range                                           |
+//! | [`holes`]     | a file system that has none                                                   |
+//! | [`hugetlb`]   | pages of the hugetlb pool                                                     |
+//! | [`policies`]  | advice, NUMA nodes, locks and guard pages are as before                       |
+//! | [`random`]    | many calls against a model, with what they mark as dirty                      |
+//! | [`userfault`] | who supplies pages on demand is told, once for each system call               |
 
 #![cfg(all(feature = "mmap", target_os = "linux"))]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
@@ -7,17 +17,24 @@
 mod backings;
 #[path = "discard/errors.rs"]
 mod errors;
+#[path = "discard/holes.rs"]
+mod holes;
 #[path = "discard/hugetlb.rs"]
 mod hugetlb;
 #[path = "discard/kernel.rs"]
 mod kernel;
+#[path = "discard/mounts.rs"]
+mod mounts;
+#[path = "discard/policies.rs"]
+mod policies;
 #[path = "discard/random.rs"]
 mod random;
 #[path = "discard/userfault.rs"]
 mod userfault;
 
-use memory_model::mmap::{Lock, MmapRegion, MmapRegionBuilder};
+use memory_model::mmap::{Error, Lock, MmapRegion, MmapRegionBuilder, Step};
 use memory_model::{FileOffset, VolatileMemory};
+use rustix::io::Errno;
 
 /// The host's page size.
 fn page() -> usize {
@@ -84,6 +101,25 @@ impl Backing {
                 eprintln!("skipped: {}: {error}", self.name);
                 None
             }
+        }
+    }
+
+    /// Gives back all whole pages of a range; `false` where the file system has no holes.
+    #[track_caller]
+    fn discard(&self, region: &MmapRegion, offset: usize, len: usize) -> bool {
+        match region.discard(offset, len) {
+            Ok(given_back) => {
+                let whole = (offset + len) / page() * page() - offset.next_multiple_of(page());
+                assert_eq!(given_back, whole, "{}: {len:#x} bytes from {offset:#x}", self.name);
+                true
+            }
+            Err(Error::Refused { step: Step::Discard, source, .. })
+                if self.name == "file, shared" && Errno::from_io_error(&source) == Some(Errno::OPNOTSUPP) =>
+            {
+                eprintln!("skipped: {}: {source}", self.name);
+                false
+            }
+            Err(error) => panic!("{}: {error}", self.name),
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "maps memory")]
 
+use std::ffi::c_void;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
@@ -38,8 +39,9 @@ pub(super) fn build(
     }
     prepare_recovery(options)?;
     let file = open(options, &shape)?;
-    let (place, start) = Place::reserve(wanted(options, &shape)?, rustix::param::page_size())?;
-    map(options, &shape, file.as_ref(), start)?;
+    let wanted = wanted(options, &shape)?;
+    let map = |start| map(options, &shape, file.as_ref(), start);
+    let (place, start) = Place::map(wanted, rustix::param::page_size(), options.size, map)?;
     let region = region(options, &shape, start, Some(place), file);
     shape_pages(options, &shape, &region)?;
     make_pages(options, &shape, &region, progress)?;
@@ -55,6 +57,9 @@ pub(super) unsafe fn borrow(options: &MmapRegionBuilder, start: NonNull<u8>) -> 
         (options.alignment != 0, "an alignment"),
         (options.numa.is_some(), "a NUMA policy"),
         (options.prefault != Prefault::None, "a prefault"),
+        (options.reserve.is_some(), "a reservation"),
+        (options.flags.contains(Flags::DUMP), "advice on core dumps"),
+        (!options.flags.contains(Flags::FORK), "advice on children"),
         (options.flags.contains(Flags::MERGE), "advice on merging"),
     ];
     if let Some((_, what)) = of_its_maker.iter().find(|(wanted, _)| *wanted) {
@@ -95,7 +100,7 @@ fn check(options: &MmapRegionBuilder) -> Result<Shape, Error> {
     }
     let hugetlb = match (&options.backing, options.huge_pages) {
         (Backing::File(at), pages) => {
-            let of_file = hugetlbfs_pages(at)?;
+            let of_file = hugetlbfs_pages(at, size)?;
             match pages {
                 HugePages::Hugetlb(asked) if of_file != Some(asked) => return Err(Error::HugetlbFile),
                 _ => of_file,
@@ -125,8 +130,8 @@ fn check(options: &MmapRegionBuilder) -> Result<Shape, Error> {
 }
 
 /// The pages of a file on hugetlbfs.
-fn hugetlbfs_pages(at: &FileOffset) -> Result<Option<HugePageSize>, Error> {
-    let status = rustix::fs::fstatfs(at.file()).map_err(|errno| refused(Step::FileLength, 0, errno))?;
+fn hugetlbfs_pages(at: &FileOffset, size: usize) -> Result<Option<HugePageSize>, Error> {
+    let status = rustix::fs::fstatfs(at.file()).map_err(|errno| refused(Step::FileLength, size, errno))?;
     // The types of both differ between targets.
     let is_hugetlbfs = i128::from(status.f_type) == i128::from(libc::HUGETLBFS_MAGIC);
     let page = u64::try_from(status.f_bsize).ok().and_then(HugePageSize::new);
@@ -161,7 +166,7 @@ fn prepare_recovery(options: &MmapRegionBuilder) -> Result<(), Error> {
         check_recovery(options.protection)?;
     }
     #[cfg(not(feature = "fault-recovery"))]
-    let _ = options;
+    let MmapRegionBuilder { .. } = options;
     Ok(())
 }
 
@@ -231,13 +236,18 @@ fn wanted(options: &MmapRegionBuilder, shape: &Shape) -> Result<Wanted, Error> {
     Ok(Wanted { len: shape.len, alignment, phase, guard })
 }
 
-/// Maps the memory into its place.
-fn map(options: &MmapRegionBuilder, shape: &Shape, file: Option<&FileOffset>, start: NonNull<u8>) -> Result<(), Error> {
+/// Maps the memory into its place, where nothing is.
+fn map(
+    options: &MmapRegionBuilder,
+    shape: &Shape,
+    file: Option<&FileOffset>,
+    start: NonNull<u8>,
+) -> rustix::io::Result<*mut c_void> {
     let access = match options.protection {
         Protection::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
         Protection::ReadOnly => ProtFlags::READ,
     };
-    let mut flags = MapFlags::FIXED;
+    let mut flags = MapFlags::FIXED_NOREPLACE;
     flags |= match shape.sharing {
         Sharing::Shared => MapFlags::SHARED,
         Sharing::Private => MapFlags::PRIVATE,
@@ -247,8 +257,8 @@ fn map(options: &MmapRegionBuilder, shape: &Shape, file: Option<&FileOffset>, st
         flags |= MapFlags::NORESERVE;
     }
     let (at, len) = (start.as_ptr().cast(), shape.len);
-    let mapped = if let Some(file) = file {
-        // SAFETY: all of the addresses are the place's, which nothing has been mapped to yet.
+    if let Some(file) = file {
+        // SAFETY: a new mapping, which replaces none.
         unsafe { rustix::mm::mmap(at, len, access, flags, file.file(), file.start()) }
     } else {
         if let Some(page) = shape.hugetlb {
@@ -256,8 +266,7 @@ fn map(options: &MmapRegionBuilder, shape: &Shape, file: Option<&FileOffset>, st
         }
         // SAFETY: as above.
         unsafe { rustix::mm::mmap_anonymous(at, len, access, flags) }
-    };
-    mapped.map(|_| ()).map_err(|errno| refused(Step::Map, options.size, errno))
+    }
 }
 
 /// Says where pages come from, how large they are, and who gets them. Before there are any.

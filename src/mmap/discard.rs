@@ -27,7 +27,8 @@ impl MmapRegion {
     /// then returns when the event has been read, which must be done by another thread. `FALLOC_FL_PUNCH_HOLE` on the
     /// file would do the same as `MADV_REMOVE` and not tell it.
     ///
-    /// No bytes are none to give back. Sources: [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html),
+    /// No bytes are none to give back, at any offset. Sources:
+    /// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html),
     /// [ioctl_userfaultfd(2)](https://man7.org/linux/man-pages/man2/ioctl_userfaultfd.2.html).
     ///
     /// ```
@@ -55,6 +56,9 @@ impl MmapRegion {
 
     /// The whole pages among `len` bytes from `offset`, as an offset and a length; `None` if there is none.
     fn whole_pages(&self, offset: usize, len: usize) -> Result<Option<(usize, usize)>, Error> {
+        if len == 0 {
+            return Ok(None);
+        }
         let bounds = |_| Error::OutOfBounds { offset: offset as u64, len: len as u64, size: self.size as u64 };
         let bytes = self.get_slice(offset, len).map_err(bounds)?;
         if self.is_read_only() {
@@ -75,24 +79,31 @@ impl MmapRegion {
             // slices only, for which the guest may change them, too.
             unsafe { rustix::mm::madvise(start, len, advice) }
         };
-        match (self.sharing, self.lock) {
+        match self.sharing {
             // Where all that the process maps is locked (mlockall), `MADV_DONTNEED` is invalid.
-            (Sharing::Private, _) => match advise(Advice::LinuxDontNeed) {
+            Sharing::Private => match advise(Advice::LinuxDontNeed) {
                 Err(rustix::io::Errno::INVAL) => advise(Advice::LinuxDontneedLocked),
                 answer => answer,
             }
             .map_err(refused(Step::Discard)),
-            (Sharing::Shared, Lock::None) => advise(Advice::LinuxRemove).map_err(refused(Step::Discard)),
-            // No advice removes locked pages of shared memory. They are locked again as they are touched, as private ones
-            // are after `MADV_DONTNEED_LOCKED`.
-            (Sharing::Shared, Lock::Now | Lock::OnFault) => {
-                // SAFETY: whether pages are locked changes no byte of them.
-                unsafe { rustix::mm::munlock(start, len) }.map_err(refused(Step::Lock))?;
-                let removed = advise(Advice::LinuxRemove);
-                // SAFETY: as above.
-                unsafe { rustix::mm::mlock_with(start, len, MlockFlags::ONFAULT) }.map_err(refused(Step::Lock))?;
-                removed.map_err(refused(Step::Discard))
+            // So is `MADV_REMOVE`, and no advice removes locked pages of shared memory. They are locked again as they are
+            // touched, as private ones are after `MADV_DONTNEED_LOCKED`.
+            Sharing::Shared => match advise(Advice::LinuxRemove) {
+                Err(rustix::io::Errno::INVAL) => {
+                    // SAFETY: whether pages are locked changes no byte of them.
+                    unsafe { rustix::mm::munlock(start, len) }.map_err(refused(Step::Lock))?;
+                    let removed = advise(Advice::LinuxRemove);
+                    // What is invalid still had another reason, and was not locked unless we have locked it.
+                    if removed != Err(rustix::io::Errno::INVAL) || self.lock != Lock::None {
+                        // SAFETY: as above.
+                        unsafe { rustix::mm::mlock_with(start, len, MlockFlags::ONFAULT) }
+                            .map_err(refused(Step::Lock))?;
+                    }
+                    removed
+                }
+                answer => answer,
             }
+            .map_err(refused(Step::Discard)),
         }
     }
 }

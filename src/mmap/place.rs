@@ -1,10 +1,16 @@
 #![expect(unsafe_code, reason = "reserves and releases host addresses")]
 
+use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::{Error, Step};
+
+/// How often other threads may be faster, until that is an error.
+const ATTEMPTS: usize = 1000;
 
 /// Host addresses that are this value's own, and are released when it is dropped with whatever is mapped there.
 pub(super) struct Place {
@@ -28,8 +34,39 @@ pub(super) struct Wanted {
 }
 
 impl Place {
+    /// Maps memory between guards with `map`, which is given its address and must replace nothing that is there; and
+    /// answers that address. `size` is what an error says that was to be mapped.
+    ///
+    /// The addresses are reserved, and released again where the memory is to lie. It cannot just replace the reservation:
+    /// where a mapping fails, after the kernel has made room for it (as of hugetlb pages that are too few), there may be
+    /// nothing at these addresses, or already another thread's mapping, which would then be unmapped as ours.
+    pub(super) fn map(
+        wanted: Wanted,
+        page_size: usize,
+        size: usize,
+        map: impl Fn(NonNull<u8>) -> Result<*mut c_void, Errno>,
+    ) -> Result<(Self, NonNull<u8>), Error> {
+        let refused = |errno: Errno| Error::Refused { step: Step::Map, size, source: errno.into() };
+        for _ in 0..ATTEMPTS {
+            let (place, start) = Self::reserve(wanted, page_size)?;
+            let guards = place.open(start, wanted).map_err(refused)?;
+            match map(start) {
+                Ok(mapped) if mapped == start.as_ptr().cast() => {
+                    let [below, above] = guards.map(ManuallyDrop::new);
+                    return Ok((Self { start: below.start, len: below.len + wanted.len + above.len }, start));
+                }
+                // Linux before 4.17 takes the address for a wish.
+                // SAFETY: mapped just now, and of no use to anybody.
+                Ok(elsewhere) => unsafe { release(elsewhere.cast(), wanted.len) },
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(refused(errno)),
+            }
+        }
+        Err(refused(Errno::EXIST))
+    }
+
     /// Reserves addresses without access, and answers where the memory between the guards begins.
-    pub(super) fn reserve(wanted: Wanted, page_size: usize) -> Result<(Self, NonNull<u8>), Error> {
+    fn reserve(wanted: Wanted, page_size: usize) -> Result<(Self, NonNull<u8>), Error> {
         let Wanted { len, alignment, phase, guard } = wanted;
         let too_large = Error::TooLarge { size: len };
         let slack = alignment.saturating_sub(page_size);
@@ -50,6 +87,16 @@ impl Place {
         place.trim(below, outer);
         let start = place.start.as_ptr().wrapping_add(guard);
         Ok((place, NonNull::new(start).ok_or(too_large)?))
+    }
+
+    /// Releases what is between the guards, and answers these.
+    fn open(self, start: NonNull<u8>, wanted: Wanted) -> Result<[Self; 2], Errno> {
+        let Wanted { len, guard, .. } = wanted;
+        let Some(end) = NonNull::new(start.as_ptr().wrapping_add(len)) else { return Err(Errno::NOMEM) };
+        // SAFETY: between the guards, which is this value's own (invariant), and where nothing has been mapped yet.
+        unsafe { rustix::mm::munmap(start.as_ptr().cast(), len) }?;
+        let below = ManuallyDrop::new(self).start;
+        Ok([Self { start: below, len: guard }, Self { start: end, len: guard }])
     }
 
     /// Releases all but `len` bytes from `below` on.

@@ -45,9 +45,10 @@ impl Step {
         match (self, errno) {
             (Self::Memfd, Some(Errno::MFILE | Errno::NFILE)) => " (raise the limit on open files: RLIMIT_NOFILE)",
             (Self::Memfd, Some(Errno::INVAL)) => " (a name has at most 249 bytes, none of them 0)",
-            (Self::Memfd | Self::Map, Some(Errno::NODEV | Errno::NOENT | Errno::OPNOTSUPP)) => {
+            (Self::Memfd, Some(Errno::NODEV | Errno::NOENT | Errno::OPNOTSUPP)) | (Self::Map, Some(Errno::INVAL)) => {
                 " (this host has no such memory: see /sys/kernel/mm/hugepages for its huge pages)"
             }
+            (Self::Map, Some(Errno::NODEV)) => " (a file of this kind cannot be mapped)",
             (Self::Resize, Some(Errno::FBIG)) => " (raise the limit on file sizes: RLIMIT_FSIZE)",
             (Self::Map, Some(Errno::ACCESS)) => {
                 " (a shared mapping needs a file that is open for reading and writing, a read-only one for reading)"
@@ -73,11 +74,14 @@ impl Step {
                 " (the host, its cgroup, or the node that the memory is bound to has not so much memory, or so many huge \
                  pages)"
             }
+            (Self::Prefault, Some(Errno::AGAIN)) => {
+                " (raise the limit on threads: RLIMIT_NPROC, kernel.threads-max, or pids.max of the cgroup)"
+            }
             (Self::Prefault, Some(Errno::HWPOISON)) => " (the hardware has lost a page)",
             (Self::Discard, Some(Errno::OPNOTSUPP)) => " (the file system cannot punch holes)",
             (Self::Discard, Some(Errno::PERM)) => " (the file is sealed against it)",
             (Self::Discard, Some(Errno::INVAL)) => {
-                " (somebody else has locked the pages; or it needs Linux 5.18: for private hugetlb pages, for locked ones)"
+                " (private hugetlb pages, and private pages that are locked, need Linux 5.18)"
             }
             _ => "",
         }

@@ -17,13 +17,15 @@ fn memory() -> (GuestMemoryMmap, u64) {
     let mem = GuestMemoryMmap::from_ranges(&ranges).unwrap();
     for region in mem.regions() {
         region.fill(7, 8 * usize::try_from(page).unwrap(), MemoryRegionAddress(0)).unwrap();
+        region.tracker().start();
     }
     (mem, page)
 }
 
-/// Whether no byte was given back.
+/// Whether no byte was given back, nor is one marked as dirty.
 fn is_whole(mem: &GuestMemoryMmap) -> bool {
     mem.regions().all(|region| {
+        assert_eq!(region.tracker().stop(), None, "{region:?}");
         let mut bytes = vec![0; 8 * page()];
         region.read_slice(&mut bytes, MemoryRegionAddress(0)).unwrap();
         bytes.iter().all(|&byte| byte == 7)
@@ -44,7 +46,9 @@ fn what_is_not_all_memory_is_refused_whole() {
                 match error {
                     Error::Hole { addr: at, len: of, hole } => {
                         assert_eq!((at.0, of), (addr, len));
-                        assert!(hole.0 >= addr && !mem.address_in_range(hole), "{error}");
+                        let before = usize::try_from(hole.0 - addr).unwrap();
+                        assert!(mem.check_range(GuestAddress(addr), before), "{error}");
+                        assert!(!mem.address_in_range(hole), "{error}");
                     }
                     Error::Wraps { addr: at, len: of } => {
                         assert_eq!((at.0, of), (addr, len));
@@ -67,10 +71,29 @@ fn no_bytes_are_given_back_everywhere() {
     }
     assert_eq!(mem.discard_pages([], page).unwrap(), 0);
     assert_eq!(mem.discard_pages([5], 0).unwrap(), 0);
+    let region = mem.find_region(GuestAddress(0)).unwrap();
+    for offset in [0, 1, 8 * page, 8 * page + 1, u64::MAX] {
+        assert_eq!(region.discard(MemoryRegionAddress(offset), 0).unwrap(), 0);
+    }
     // Less than a page, or no whole one.
     assert_eq!(mem.discard(GuestAddress(1), page).unwrap(), 0);
     assert_eq!(mem.discard(GuestAddress(page + 1), page - 2).unwrap(), 0);
     assert!(is_whole(&mem));
+}
+
+#[test]
+fn one_byte_that_is_not_named_keeps_its_page() {
+    if !has_kernel() {
+        return;
+    }
+    let (mem, page) = memory();
+    let around = |byte| [(GuestAddress(0), byte), (GuestAddress(byte + 1), 4 * page - byte - 1)];
+    for byte in [page, 2 * page - 1, 2 * page, 3 * page - 1] {
+        assert_eq!(mem.discard_ranges(around(byte)).unwrap(), 3 * page, "all but {byte:#x}");
+        assert_eq!(mem.read_obj::<u8>(GuestAddress(byte)).unwrap(), 7);
+        mem.fill(7, 4 * super::page(), GuestAddress(0)).unwrap();
+    }
+    assert_eq!(mem.discard_ranges([(GuestAddress(0), page - 1), (GuestAddress(page - 1), 1)]).unwrap(), page);
 }
 
 #[test]
@@ -93,6 +116,8 @@ fn one_bad_range_of_many_and_nothing_is_done() {
     assert!(matches!(hole, Error::Hole { hole, .. } if hole.0 == 16 * page), "{hole}");
     let hole = mem.discard_pages([1, 2, 3, 16, 4], page).unwrap_err();
     assert!(matches!(hole, Error::Hole { hole, .. } if hole.0 == 16 * page), "{hole}");
+    let last = mem.discard_ranges([good, good, (GuestAddress(u64::MAX), 2)]).unwrap_err();
+    assert!(matches!(last, Error::Wraps { addr: GuestAddress(u64::MAX), len: 2 }), "{last}");
     let number = u64::MAX / page + 1;
     let past = mem.discard_pages([1, number, 2], page).unwrap_err();
     assert!(matches!(past, Error::PageNumber { number: n, page_size } if n == number && page_size == page), "{past}");
@@ -125,11 +150,17 @@ fn a_file_that_is_sealed_against_it_says_so_and_what_was_done_before() {
     let regions = [(MmapRegion::new(size).unwrap(), 0), (sealed, size as u64)];
     let regions = regions.map(|(mapping, at)| GuestRegionMmap::new(mapping, GuestAddress(at)).unwrap());
     let mem = GuestMemoryMmap::from_regions(Vec::from(regions)).unwrap();
+    mem.fill(7, size, GuestAddress(0)).unwrap();
+    mem.regions().for_each(|region| region.tracker().start());
     let refused = mem.discard(GuestAddress(0), 2 * size as u64).unwrap_err();
     let Error::Discard { addr, given_back, source } = &refused else { panic!("{refused}") };
     assert_eq!((addr.0, *given_back), (size as u64, size as u64));
     let Error::Refused { step: Step::Discard, source, .. } = &**source else { panic!("{refused}") };
     assert_eq!(source.raw_os_error(), Some(Errno::PERM.raw_os_error()));
     assert!(refused.to_string().contains("sealed"), "{refused}");
-    assert_eq!(mem.read_obj::<u8>(GuestAddress(size as u64)).unwrap(), 7);
+    let dirty: Vec<_> = mem.regions().map(|region| region.tracker().stop()).collect();
+    assert_eq!(dirty, [Some(0..=size as u64 - 1), Some(size as u64..=2 * size as u64 - 1)]);
+    let mut bytes = vec![1; 2 * size];
+    mem.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+    assert!(bytes[..size].iter().all(|&byte| byte == 0) && bytes[size..].iter().all(|&byte| byte == 7));
 }

@@ -1,11 +1,14 @@
 //! Pages of the hugetlb pool, which are given back whole.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 
 use memory_model::mmap::{HugePageSize, HugePages, MmapRegion, MmapRegionBuilder};
 use memory_model::{Bytes, VolatileMemory};
+use rustix::fs::FlockOperation;
 
-use super::contents;
+use super::kernel::Areas;
+use super::{contents, userfault};
 
 const HUGE: usize = 2 << 20;
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
@@ -14,9 +17,10 @@ fn count(what: &str) -> Option<usize> {
     fs::read_to_string(format!("{POOL}{what}")).ok()?.trim().parse().ok()
 }
 
-/// More pages in the pool, as long as it lives.
+/// More pages in the pool, as long as it lives; other tests wait for it meanwhile.
 struct Pool {
     before: usize,
+    _lock: File,
 }
 
 impl Pool {
@@ -25,8 +29,10 @@ impl Pool {
             eprintln!("skipped: emulated");
             return None;
         }
+        let lock = File::open(format!("{POOL}nr_hugepages")).ok()?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).ok()?;
         let before = count("nr_hugepages")?;
-        let pool = Self { before };
+        let pool = Self { before, _lock: lock };
         let wanted = (before + pages).to_string();
         if fs::write(format!("{POOL}nr_hugepages"), wanted).is_err() || count("free_hugepages")? < pages {
             eprintln!("skipped: this host gives no {pages} huge pages");
@@ -44,6 +50,12 @@ impl Drop for Pool {
     }
 }
 
+/// Bytes of the pool that a mapping has, which are no part of what is otherwise resident.
+fn resident(region: &MmapRegion) -> usize {
+    let areas = Areas::of(region);
+    areas.bytes("Private_Hugetlb") + areas.bytes("Shared_Hugetlb")
+}
+
 #[test]
 fn huge_pages_are_given_back_whole_to_the_pool() {
     let kinds: [fn(MmapRegionBuilder) -> MmapRegionBuilder; 4] = [
@@ -57,10 +69,15 @@ fn huge_pages_are_given_back_whole_to_the_pool() {
         let mapping = MmapRegion::builder(4 * HUGE).huge_pages(HugePages::Hugetlb(HugePageSize::MIB_2));
         let region = kind(mapping).build().unwrap();
         region.as_volatile_slice().fill(0xa5, region.len(), 0).unwrap();
-        let free = count("free_hugepages").unwrap();
+        let blocks = || region.file_offset().map(|at| at.file().metadata().unwrap().blocks());
+        let before = blocks();
+        assert_eq!(resident(&region), 4 * HUGE, "{number}");
         // All of the second, and parts of the first and the third.
         assert_eq!(region.discard(HUGE - 4096, 2 * HUGE).unwrap(), HUGE, "{number}");
-        assert_eq!(count("free_hugepages").unwrap(), free + 1, "{number}");
+        assert_eq!(resident(&region), 3 * HUGE, "{number}");
+        if let (Some(before), Some(after), 2) = (before, blocks(), number) {
+            assert_eq!((before - after) * 512, HUGE as u64, "a hole in the file");
+        }
         // None is whole.
         assert_eq!(region.discard(1, 2 * HUGE - 2).unwrap(), 0, "{number}");
         assert_eq!(region.discard(2 * HUGE + 4096, HUGE).unwrap(), 0, "{number}");
@@ -68,5 +85,11 @@ fn huge_pages_are_given_back_whole_to_the_pool() {
         let zeroes = HUGE..2 * HUGE;
         let right = |(offset, byte): (usize, &u8)| *byte == if zeroes.contains(&offset) { 0 } else { 0xa5 };
         assert!(bytes.iter().enumerate().all(right), "{number}");
+        let Some(events) = userfault::watch(&region) else { continue };
+        assert_eq!(region.discard(2 * HUGE - 1, HUGE + 2).unwrap(), HUGE, "{number}");
+        let (start, end) = (2 * HUGE as u64, 3 * HUGE as u64);
+        assert_eq!(userfault::next(&events), Some(userfault::Event::Removed(start, end)), "{number}");
+        // The one before was made again when it was read.
+        assert_eq!(resident(&region), 3 * HUGE, "{number}");
     }
 }

@@ -1,6 +1,7 @@
 //! The kernel's books.
 
 use std::fs;
+use std::ops::Range;
 
 use memory_model::VolatileMemory;
 use memory_model::mmap::MmapRegion;
@@ -11,7 +12,10 @@ pub(crate) struct Areas(Vec<String>);
 impl Areas {
     pub(crate) fn of(region: &MmapRegion) -> Self {
         let start = region.as_volatile_slice().as_ptr().addr();
-        let end = start + region.len();
+        Self::within(start..(start + region.len()).next_multiple_of(super::page()))
+    }
+
+    pub(crate) fn within(addresses: Range<usize>) -> Self {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         let mut areas: Vec<String> = Vec::new();
         let mut inside = false;
@@ -21,7 +25,7 @@ impl Areas {
                 Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
             });
             if let Some((from, to)) = range {
-                inside = from >= start && to <= end.next_multiple_of(super::page());
+                inside = from >= addresses.start && to <= addresses.end;
                 if inside {
                     areas.push(String::new());
                 }
@@ -31,7 +35,7 @@ impl Areas {
                 area.push('\n');
             }
         }
-        assert!(!areas.is_empty(), "no area of {region:?} in smaps");
+        assert!(!areas.is_empty(), "no area of {addresses:x?} in smaps");
         Self(areas)
     }
 

@@ -40,7 +40,7 @@ struct Message {
 
 /// What happened: in offsets from the start of the mapping.
 #[derive(Debug, PartialEq, Eq)]
-enum Event {
+pub(crate) enum Event {
     Removed(u64, u64),
     /// A page was missing, and was given as zero.
     Missing(u64),
@@ -55,7 +55,7 @@ fn ioctl<const N: usize>(uffd: &impl AsRawFd, request: u64, mut argument: [u64; 
 }
 
 /// Watches a mapping from a thread of its own; `None` where the host does not let it.
-fn watch(region: &MmapRegion) -> Option<Receiver<Event>> {
+pub(crate) fn watch(region: &MmapRegion) -> Option<Receiver<Event>> {
     // SAFETY: it concerns only mappings that are registered with it.
     let uffd = match unsafe { rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC) } {
         Ok(uffd) => uffd,
@@ -96,7 +96,7 @@ fn watch(region: &MmapRegion) -> Option<Receiver<Event>> {
     Some(events)
 }
 
-fn next(events: &Receiver<Event>) -> Option<Event> {
+pub(crate) fn next(events: &Receiver<Event>) -> Option<Event> {
     events.recv_timeout(Duration::from_secs(10)).ok()
 }
 
@@ -110,21 +110,31 @@ fn it_is_told_once_for_each_range_and_asked_for_the_pages_anew() {
     }
     let size = page() as u64;
     for kind in KINDS {
-        let region = kind(MmapRegion::builder(64 * page())).build().unwrap();
+        let region = kind(MmapRegion::builder(2048 * page())).build().unwrap();
         region.as_volatile_slice().fill(7, region.len(), 0).unwrap();
         let Some(events) = watch(&region) else { return };
         let region = GuestRegionMmap::new(region, GuestAddress(0)).unwrap();
         let mem = GuestMemoryMmap::from_regions(vec![region]).unwrap();
-        // In three runs, each number twice, in no order.
-        let numbers = (40..50).chain(0..16).chain(60..64).rev().flat_map(|number| [number, (number * 7) % 10 + 40]);
-        let numbers: Vec<u64> = numbers.collect();
-        assert_eq!(mem.discard_pages(numbers, size).unwrap(), 30 * size);
-        for (first, end) in [(0, 16), (40, 50), (60, 64)] {
+        // 1848 pages in three runs, each several times, in no order: 7919 is prime.
+        let runs = [(0, 700), (800, 1500), (1600, 2048)];
+        let pages: Vec<u64> = runs.iter().flat_map(|&(first, end)| first..end).collect();
+        let numbers = (0..10_000).map(|at| pages[at * 7919 % pages.len()]);
+        assert_eq!(mem.discard_pages(numbers, size).unwrap(), pages.len() as u64 * size);
+        for (first, end) in runs {
             assert_eq!(next(&events), Some(Event::Removed(first * size, end * size)));
         }
-        assert_eq!(mem.read_obj::<u8>(GuestAddress(41 * size)).unwrap(), 0);
-        assert_eq!(next(&events), Some(Event::Missing(41 * size)), "and nothing before: there were three calls");
-        assert_eq!(mem.read_obj::<u8>(GuestAddress(39 * size)).unwrap(), 7);
+        assert_eq!(mem.read_obj::<u8>(GuestAddress(841 * size)).unwrap(), 0);
+        assert_eq!(next(&events), Some(Event::Missing(841 * size)), "and nothing before: there were three calls");
+        for kept in [700, 799, 1500, 1599] {
+            assert_eq!(mem.read_obj::<u8>(GuestAddress(kept * size)).unwrap(), 7);
+        }
+        // Ranges that overlap or touch, at any byte.
+        let ranges = [(703, 2), (701, 2), (702, 2), (710, 1)];
+        let ranges = ranges.map(|(first, pages)| (GuestAddress(first * size + 1), pages * size));
+        assert_eq!(mem.discard_ranges(ranges).unwrap(), 3 * size);
+        assert_eq!(next(&events), Some(Event::Removed(702 * size, 705 * size)));
+        mem.read_obj::<u8>(GuestAddress(702 * size)).unwrap();
+        assert_eq!(next(&events), Some(Event::Missing(702 * size)), "and nothing before: there was one call");
     }
 }
 

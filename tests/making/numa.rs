@@ -1,0 +1,112 @@
+//! The host's nodes that pages come from.
+
+use std::fs;
+
+use libc::{MPOL_BIND, MPOL_INTERLEAVE, MPOL_PREFERRED};
+use memory_model::VolatileMemory;
+use memory_model::mmap::{Error, MmapRegion, NumaPolicy, Prefault, Step};
+
+use super::kernel::{left_of, numa_map};
+use super::{BACKINGS, has_kernel, page, raw, start};
+
+/// The nodes that have memory; says so if the kernel does not know nodes.
+fn nodes() -> Option<Vec<u32>> {
+    let list = fs::read_to_string("/sys/devices/system/node/has_memory").ok().filter(|_| has_kernel());
+    let probe = MmapRegion::new(page()).unwrap();
+    let list = list.filter(|_| raw::policy(probe.as_volatile_slice().as_ptr()).is_ok());
+    if list.is_none() {
+        eprintln!("skipped: this kernel has no NUMA support, or does not answer for it");
+    }
+    let range = |range: &str| {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        from.parse::<u32>().unwrap()..=to.parse().unwrap()
+    };
+    Some(list?.trim().split(',').flat_map(range).collect())
+}
+
+/// The policy of a mapping, by each of its ends.
+fn policy(region: &MmapRegion) -> (i32, Vec<usize>) {
+    let first = region.as_volatile_slice().as_ptr();
+    let policy = raw::policy(first).unwrap();
+    assert_eq!(raw::policy(first.wrapping_add(region.len() - 1)).unwrap(), policy);
+    policy
+}
+
+/// On how many pages of a node a mapping is.
+fn pages_on(region: &MmapRegion, node: u32) -> usize {
+    let map = numa_map(start(region)).unwrap();
+    let key = format!("N{node}=");
+    map.split(' ').find_map(|word| word.strip_prefix(&key)).map_or(0, |pages| pages.parse().unwrap())
+}
+
+#[test]
+fn a_policy_is_that_of_all_the_memory_and_its_pages_come_from_there() {
+    let Some(nodes) = nodes() else { return };
+    // In numa_maps, nodes that follow each other are a range.
+    let all = nodes.iter().map(|&node| node as usize).collect::<Vec<_>>();
+    for backing in BACKINGS {
+        let builder = || backing.builder(16 * page() - 5).prefault(Prefault::Populate);
+        for &node in &nodes {
+            let policies = [
+                (NumaPolicy::Bind(vec![node]), MPOL_BIND, "bind"),
+                (NumaPolicy::Preferred(node), MPOL_PREFERRED, "prefer"),
+                (NumaPolicy::Interleave(vec![node]), MPOL_INTERLEAVE, "interleave"),
+            ];
+            for (wanted, mode, word) in policies {
+                let region = builder().numa(wanted).build().unwrap();
+                // Of a file on a disk, the policy is the mapping's, and its pages are wherever the file's are.
+                assert_eq!(policy(&region), (mode, vec![node as usize]), "{}", backing.name);
+                let map = numa_map(start(&region)).unwrap();
+                assert!(map.contains(&format!(" {word}:{node} ")), "{}: {map}", backing.name);
+                if !backing.file {
+                    assert_eq!(pages_on(&region, node), 16, "{}: {map}", backing.name);
+                }
+            }
+        }
+        let region = builder().numa(NumaPolicy::Bind(nodes.clone())).build().unwrap();
+        assert_eq!(policy(&region), (MPOL_BIND, all.clone()), "{}", backing.name);
+        let region = builder().numa(NumaPolicy::Interleave(nodes.clone())).build().unwrap();
+        assert_eq!(policy(&region), (MPOL_INTERLEAVE, all.clone()), "{}", backing.name);
+        if !backing.file {
+            let counts: Vec<_> = nodes.iter().map(|&node| pages_on(&region, node)).collect();
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most - least <= 1, "{}: {counts:?}", backing.name);
+        }
+    }
+}
+
+#[test]
+fn without_a_policy_it_has_none() {
+    if nodes().is_some() {
+        let region = MmapRegion::new(page()).unwrap();
+        assert_eq!(policy(&region), (libc::MPOL_DEFAULT, vec![]));
+    }
+}
+
+/// Where the memfd goes, its policy goes.
+#[test]
+fn the_policy_of_a_memfd_is_for_all_who_map_it() {
+    let Some(nodes) = nodes() else { return };
+    let region =
+        MmapRegion::builder(4 * page()).memfd("making").numa(NumaPolicy::Bind(vec![nodes[0]])).build().unwrap();
+    let again = MmapRegion::from_file(region.file_offset().unwrap().clone(), 4 * page()).unwrap();
+    assert_eq!(policy(&again), (MPOL_BIND, vec![nodes[0] as usize]));
+}
+
+#[test]
+fn a_node_that_the_host_has_not_is_refused_by_its_kernel() {
+    let Some(nodes) = nodes() else { return };
+    let absent = (0..1024).filter(|node| !nodes.contains(node)).collect::<Vec<u32>>();
+    for &node in [absent[0], absent[absent.len() / 2], 1023].iter().filter(|node| absent.contains(node)) {
+        let policies = [NumaPolicy::Bind(vec![node]), NumaPolicy::Preferred(node), NumaPolicy::Interleave(vec![node])];
+        for policy in policies {
+            let error = MmapRegion::builder(page()).memfd("making: node").numa(policy).build().unwrap_err();
+            let Error::Refused { step, size, source } = &error else { panic!("{error}") };
+            assert_eq!((*step, *size, source.raw_os_error()), (Step::Bind, page(), Some(libc::EINVAL)));
+            let message = error.to_string();
+            assert!(message.starts_with("setting the NUMA policy (mbind) of 0x"), "{message}");
+            assert!(message.contains("see /sys/devices/system/node/has_memory"), "{message}");
+        }
+    }
+    assert_eq!(left_of("making: node"), (0, 0));
+}
