@@ -36,6 +36,9 @@ fn large_memory_is_aligned_by_itself() {
 
 #[test]
 fn a_page_without_access_lies_on_each_side() {
+    if !has_kernel() {
+        return;
+    }
     for backing in BACKINGS {
         for size in [1, page(), 3 * page() + 5, 16 << 20] {
             // So that no other region's guard is next to it.
@@ -105,6 +108,9 @@ fn no_more_is_mapped_than_the_memory_and_its_guards() {
 
 #[test]
 fn guards_are_small_whatever_the_pages() {
+    if !has_kernel() {
+        return;
+    }
     let region = MmapRegion::builder(4 << 20).huge_pages(HugePages::Transparent).alignment(8 << 20).build();
     let Ok(region) = region else { return eprintln!("skipped: no transparent huge pages") };
     assert_eq!(mapping_at(start(&region) - 1).unwrap().access, "---p");
