@@ -16,7 +16,7 @@ use super::kernel::{leaves_nothing, left_of};
 use super::{BACKINGS, contents, files_bytes, has_kernel, is_zero, page};
 
 /// More than one of the chunks that are made at once, and not all of the last page.
-const SIZE: usize = (40 << 20) + 5;
+const SIZE: usize = (20 << 20) + 5;
 
 fn parallel(threads: usize) -> Prefault {
     Prefault::Parallel { threads: NonZeroUsize::new(threads).unwrap() }
