@@ -22,7 +22,7 @@ pub(crate) fn done(answer: impl Into<c_long>) -> c_long {
 /// Ends this process some time, whatever it does, and lets it leave no core.
 pub(crate) fn limit() {
     // SAFETY: has no effect on memory.
-    unsafe { libc::alarm(100) };
+    unsafe { libc::alarm(50) };
     set_limit(libc::RLIMIT_CORE, 0);
 }
 
