@@ -84,7 +84,7 @@ pub enum Error {
         /// Bytes that there were to make.
         total: u64,
     },
-    /// Memory that cannot be written was asked for, or was to be given back.
+    /// Read-only memory was to be given back. Nothing was done.
     #[error("the mapping is read-only: what it holds cannot be given back")]
     ReadOnly,
     /// A write to read-only memory is an error by way of the handlers, and they are not installed.

@@ -59,9 +59,9 @@ impl<'a> Span<'a> {
             // SAFETY: the whole pages around the bytes are of one mapping, as it begins with one; making them changes no
             // byte.
             match unsafe { rustix::mm::madvise(start.cast(), len, advice) } {
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                // Linux before 5.14.
-                Err(Errno::INVAL) => return self.touch(),
+                Err(Errno::INTR) => {}
+                // Linux before 5.14; or it has not all that it needs for this, for a moment or for ever.
+                Err(Errno::INVAL | Errno::AGAIN) => return self.touch(),
                 made => return Ok(made?),
             }
         }

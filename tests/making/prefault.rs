@@ -215,21 +215,24 @@ fn a_callback_that_panics_leaves_neither_memory_nor_threads() {
     });
 }
 
-/// While the kernel says "try again", they do, and are there to be counted.
+/// While they wait for the kernel, they are there to be counted.
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn as_many_threads_as_were_asked_for_have_a_name() {
-    use super::seccomp::{Calls, refuse};
+    use super::seccomp::{Calls, announce};
     if !has_kernel() {
         return;
     }
     let ended = in_child!(as_many_threads_as_were_asked_for_have_a_name, &["1", "2", "8"], |count| {
         let count = count.parse().unwrap();
+        let (sender, announced) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let again = Calls::With(2, libc::MADV_POPULATE_WRITE.unsigned_abs());
-            refuse(libc::SYS_madvise, again, libc::EAGAIN);
+            let populate = Calls::With(2, libc::MADV_POPULATE_WRITE.unsigned_abs());
+            sender.send(announce(libc::SYS_madvise, populate)).unwrap();
             drop(MmapRegion::builder(256 << 20).prefault(parallel(count)).build());
         });
+        // Nobody lets them go on.
+        let _announced = announced.recv().unwrap();
         wait_for_threads(count);
         // No more come.
         (0..10).for_each(|_| std::thread::yield_now());
@@ -238,17 +241,18 @@ fn as_many_threads_as_were_asked_for_have_a_name() {
     super::child::all_well(&ended);
 }
 
-/// As before Linux 5.14.
+/// As before Linux 5.14, or where it lacks what it needs to make many at once.
 #[cfg(target_pointer_width = "64")]
 #[test]
-fn where_the_kernel_does_not_know_how_pages_are_touched() {
+fn where_the_kernel_makes_none_at_once_pages_are_touched() {
     use super::seccomp::{Calls, refuse};
     if !has_kernel() {
         return;
     }
-    in_child!(where_the_kernel_does_not_know_how_pages_are_touched, {
+    let ended = in_child!(where_the_kernel_makes_none_at_once_pages_are_touched, &["unknown", "lacking"], |how| {
+        let errno = if how == "unknown" { libc::EINVAL } else { libc::EAGAIN };
         for advice in [libc::MADV_POPULATE_READ, libc::MADV_POPULATE_WRITE] {
-            refuse(libc::SYS_madvise, Calls::With(2, advice.unsigned_abs()), libc::EINVAL);
+            refuse(libc::SYS_madvise, Calls::With(2, advice.unsigned_abs()), errno);
         }
         for backing in BACKINGS {
             const SIZE: usize = (17 << 20) + 5;
@@ -260,4 +264,5 @@ fn where_the_kernel_does_not_know_how_pages_are_touched() {
             }
         }
     });
+    super::child::all_well(&ended);
 }
