@@ -180,6 +180,8 @@ pub mod layout;
 pub mod mmap;
 #[cfg(feature = "std")]
 pub mod stream;
+#[cfg(feature = "alloc")]
+mod sync;
 pub mod volatile_memory;
 
 /// A page that cannot be accessed is an error: the signal handlers that see to it.

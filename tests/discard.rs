@@ -23,6 +23,8 @@ mod holes;
 mod hugetlb;
 #[path = "discard/kernel.rs"]
 mod kernel;
+#[path = "marks/mod.rs"]
+mod marks;
 #[path = "discard/mounts.rs"]
 mod mounts;
 #[path = "discard/policies.rs"]

@@ -20,6 +20,8 @@ mod crossing;
 mod every;
 #[path = "rom/ground.rs"]
 mod ground;
+#[path = "marks/mod.rs"]
+mod marks;
 #[path = "rom/slices.rs"]
 mod slices;
 #[path = "rom/streams.rs"]

@@ -165,13 +165,26 @@ pub enum RegionError {
         /// First and last address of the other.
         second: (GuestAddress, GuestAddress),
     },
-    /// No region is exactly this one.
+    /// There is no region at this address.
     #[error("no region has {len:#x} bytes at {start}: name one exactly as it was inserted")]
     NotFound {
         /// The first address asked for.
         start: GuestAddress,
         /// The length asked for, in bytes.
         len: GuestUsize,
+    },
+    /// These addresses are a part of a region, or more than it: it can only be removed as a whole.
+    #[error(
+        "{len:#x} bytes at {start} are not exactly the region {}..={}: it can only be removed as a whole",
+        region.0, region.1
+    )]
+    Part {
+        /// The first address asked for, which lies in the region.
+        start: GuestAddress,
+        /// The length asked for, in bytes.
+        len: GuestUsize,
+        /// First and last address of the region.
+        region: (GuestAddress, GuestAddress),
     },
     /// There are more regions than can be counted.
     #[error("{0} regions are more than the 2^30 that a memory can have")]

@@ -13,6 +13,7 @@
 //! | [`GuestMemory`]               | all of a guest's memory, and its [`Bytes`](crate::Bytes)                |
 //! | [`GuestRegionCollection`]     | regions of one type, sorted, with an index: the usual `GuestMemory`     |
 //! | [`GuestSlice`]                | guest bytes that are contiguous in host memory; writes are marked dirty |
+//! | [`GuestRef`], [`GuestArrayRef`] | values in guest memory; stores are marked dirty                       |
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
@@ -30,8 +31,11 @@ mod kind;
 #[cfg(feature = "alloc")]
 mod likely;
 mod memory;
+mod reference;
 mod region;
 mod slice;
+#[cfg(feature = "std")]
+mod tracking;
 
 pub(crate) use address::address;
 pub use address::{GuestAddress, GuestUsize, MemoryRegionAddress};
@@ -42,5 +46,8 @@ pub use error::{Error, RegionError};
 pub use file_offset::FileOffset;
 pub use kind::RegionKind;
 pub use memory::{GuestMemory, GuestSlices};
+pub use reference::{GuestArrayRef, GuestRef};
 pub use region::GuestMemoryRegion;
 pub use slice::GuestSlice;
+#[cfg(feature = "std")]
+pub use tracking::{DirtyLog, MemoryHarvest};

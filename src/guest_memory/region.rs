@@ -1,6 +1,7 @@
 use super::{Error, GuestAddress, GuestSlice, GuestUsize, MemoryRegionAddress, RegionKind};
 #[cfg(feature = "std")]
 use crate::FileOffset;
+use crate::dirty::Tracker;
 use crate::{Address, Bytes};
 
 /// A contiguous range of guest-physical memory.
@@ -23,6 +24,12 @@ pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
     /// What it is to the guest. Unless the implementation says otherwise, a device: its own code answers each access.
     fn kind(&self) -> RegionKind {
         RegionKind::Device
+    }
+
+    /// The switch for dirty tracking, which all of its writes ask; `None` if there is none, as is provided: then its writes
+    /// are not tracked.
+    fn tracker(&self) -> Option<&Tracker> {
+        None
     }
 
     /// Whether there is no byte in it, which no region of a memory is.

@@ -90,6 +90,27 @@ impl<'a> GuestSlice<'a> {
         }
     }
 
+    /// Fills `buf` from the start of the slice, as far as both reach, and answers how many elements were copied: see
+    /// [`VolatileSlice::copy_to`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fault`]: `buf` then holds the bytes before the inaccessible page.
+    pub fn copy_to<T: DataInit>(&self, buf: &mut [T]) -> Result<usize, Error> {
+        self.slice.copy_to(buf).map_err(|error| self.error(error))
+    }
+
+    /// Fills the slice from `buf`, as far as both reach, and answers how many elements were copied: see
+    /// [`VolatileSlice::copy_from`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fault`]: the slice then holds the bytes before the inaccessible page. [`Error::ReadOnly`].
+    pub fn copy_from<T: DataInit>(&self, buf: &[T]) -> Result<usize, Error> {
+        self.ask(0, self.len().min(size_of_val(buf)))?;
+        self.wrote(0, self.slice.copy_from(buf), |&count| count.saturating_mul(size_of::<T>()))
+    }
+
     /// Copies this slice to `dst`, as far as both reach, and answers how many bytes were copied. The two may overlap.
     ///
     /// # Errors
@@ -98,21 +119,23 @@ impl<'a> GuestSlice<'a> {
     /// [`VolatileSlice::copy_to_volatile_slice`].
     pub fn copy_to_guest_slice(&self, dst: GuestSlice<'_>) -> Result<usize, Error> {
         dst.ask(0, self.len().min(dst.len()))?;
+        let was_read_only = dst.is_read_only();
         match self.slice.copy_telling_side(dst.slice) {
             Ok(count) => {
                 dst.mark(0, count);
                 Ok(count)
             }
             // Offsets are from the start of both.
-            Err(CopyError::Source(error) | CopyError::Destination(error)) if dst.is_read_only() => {
+            Err(CopyError::Source(error) | CopyError::Destination(error)) if was_read_only && dst.is_read_only() => {
                 Err(dst.wrote_some(0, error))
             }
             Err(side) => {
-                // The copy may have gone upwards or downwards, so all that it could reach is marked.
+                // The copy may have gone upwards or downwards, so all that it could reach is marked, also where it has become
+                // read-only meanwhile.
                 dst.mark(0, self.len().min(dst.len()));
                 Err(match side {
                     CopyError::Source(error) => self.error(error),
-                    CopyError::Destination(error) => dst.error(error),
+                    CopyError::Destination(error) => dst.write_error(error),
                 })
             }
         }
@@ -330,8 +353,8 @@ impl Bytes<usize> for GuestSlice<'_> {
     }
 }
 
-/// A source whose bytes are marked as they arrive. One that fails, or claims too much, may have written anything: all
-/// that it could reach is marked.
+/// A source whose bytes are marked as they arrive. One that fails, panics, or claims too much may have written anything:
+/// all that it could reach is marked.
 #[cfg(feature = "std")]
 struct Accounted<'a, S> {
     inner: &'a mut S,
@@ -342,14 +365,30 @@ struct Accounted<'a, S> {
 #[cfg(feature = "std")]
 impl<S: ReadVolatile> ReadVolatile for Accounted<'_, S> {
     fn read_volatile(&mut self, buf: &VolatileSlice<'_>) -> std::io::Result<usize> {
+        let mut written = Written { slice: self.slice, at: self.at, len: buf.len() };
         let result = self.inner.read_volatile(buf);
         match result {
             Ok(count) if count <= buf.len() => {
-                self.slice.mark(self.at, count);
+                written.len = count;
                 self.at = self.at.saturating_add(count);
             }
-            _ => self.slice.mark(self.at, buf.len()),
+            _ => {}
         }
         result
+    }
+}
+
+/// What a source has written, or could have. Marked when it is dropped, as a source may panic, too.
+#[cfg(feature = "std")]
+struct Written<'a> {
+    slice: &'a GuestSlice<'a>,
+    at: usize,
+    len: usize,
+}
+
+#[cfg(feature = "std")]
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        self.slice.mark(self.at, self.len);
     }
 }

@@ -119,7 +119,7 @@ impl GuestRegionMmap {
         let Some((start, len)) = self.mapping.whole_pages(offset, len)? else { return Ok(0) };
         let given_back = self.mapping.give_back(start, len);
         // Also where only some of them may be gone.
-        self.tracker.mark(self.start.0.wrapping_add(start as u64), len);
+        self.tracker.mark(self.tracker.base().wrapping_add(start as u64), len);
         given_back.map(|()| len as u64)
     }
 }
@@ -166,7 +166,7 @@ impl GuestMemoryMmap {
             match piece.region.discard(piece.offset, piece.len) {
                 Ok(len) => given_back = given_back.saturating_add(len),
                 Err(error) => {
-                    let addr = GuestAddress(piece.region.start.0.wrapping_add(piece.offset.0));
+                    let addr = GuestAddress(piece.region.tracker.base().wrapping_add(piece.offset.0));
                     return Err(Error::Discard { addr, given_back, source: Box::new(error) });
                 }
             }

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 #[repr(C, align(64))] // what an access needs of it is the first cache line
 pub struct GuestRegionMmap {
-    pub(super) start: GuestAddress,
+    /// Its base is the region's first address.
     pub(super) tracker: Tracker,
     pub(super) mapping: MmapRegion,
     pub(super) details: Details,
@@ -29,20 +29,15 @@ impl GuestRegionMmap {
     pub fn new(mapping: MmapRegion, start: GuestAddress) -> Result<Self, RegionError> {
         let len = mapping.len() as u64;
         match start.checked_add(len.saturating_sub(1)) {
-            Some(_) => Ok(Self { start, tracker: Tracker::new(), mapping, details: Details::new() }),
+            Some(_) => Ok(Self { tracker: Tracker::new(start.0), mapping, details: Details::new() }),
             None => Err(RegionError::Wraps { start, len }),
         }
-    }
-
-    /// The region's switch for dirty tracking.
-    pub fn tracker(&self) -> &Tracker {
-        &self.tracker
     }
 
     /// All of the region.
     #[inline]
     pub(super) fn whole(&self) -> GuestSlice<'_> {
-        let slice = GuestSlice::new(self.mapping.as_slice(), Some(&self.tracker), self.start);
+        let slice = GuestSlice::new(self.mapping.as_slice(), Some(&self.tracker), self.start_addr());
         slice.read_only(&self.mapping.read_only)
     }
 }
@@ -66,7 +61,7 @@ fn by_address(error: Error, addr: GuestAddress) -> Error {
 forward_bytes! {
     impl Bytes<GuestAddress> for GuestRegionMmap {
         // Below the start the difference wraps to past the end: the region ends at or below the last address.
-        |self, addr| *self, MemoryRegionAddress(addr.0.wrapping_sub(self.start.0));
+        |self, addr| *self, MemoryRegionAddress(addr.0.wrapping_sub(self.tracker.base()));
         |error| by_address(error, addr)
     }
 }
@@ -79,7 +74,7 @@ impl GuestMemoryRegion for GuestRegionMmap {
 
     #[inline(always)]
     fn start_addr(&self) -> GuestAddress {
-        self.start
+        GuestAddress(self.tracker.base())
     }
 
     #[inline]
@@ -89,6 +84,10 @@ impl GuestMemoryRegion for GuestRegionMmap {
 
     fn kind(&self) -> RegionKind {
         self.details.kind
+    }
+
+    fn tracker(&self) -> Option<&Tracker> {
+        Some(&self.tracker)
     }
 
     fn file_offset(&self) -> Option<&FileOffset> {

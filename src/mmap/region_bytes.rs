@@ -10,7 +10,9 @@ use super::guest_region::index;
 use crate::access;
 use crate::guest_memory::Error;
 use crate::volatile_memory::Stop;
-use crate::{AtomicAccess, Bytes, DataInit, MemoryRegionAddress, ReadVolatile, VolatileSlice, WriteVolatile};
+use crate::{
+    AtomicAccess, Bytes, DataInit, GuestMemoryRegion, MemoryRegionAddress, ReadVolatile, VolatileSlice, WriteVolatile,
+};
 
 impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     type E = Error;
@@ -28,7 +30,10 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     #[inline(always)]
     fn write_slice(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<(), Error> {
         match self.writable().try_write_slice(buf, index(addr.0)) {
-            Ok(()) => self.wrote(addr, buf.len()),
+            Ok(()) => {
+                self.wrote(addr, buf.len());
+                Ok(())
+            }
             Err(stop) => write_slice_stopped(self, buf, addr, stop),
         }
     }
@@ -44,7 +49,10 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     #[inline(always)]
     fn write_obj<T: DataInit>(&self, val: T, addr: MemoryRegionAddress) -> Result<(), Error> {
         match self.writable().try_write(val, index(addr.0)) {
-            Ok(()) => self.wrote(addr, size_of::<T>()),
+            Ok(()) => {
+                self.wrote(addr, size_of::<T>());
+                Ok(())
+            }
             Err(stop) => write_obj_stopped(self, val, addr, stop),
         }
     }
@@ -60,7 +68,10 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     #[inline(always)]
     fn fill(&self, byte: u8, len: usize, addr: MemoryRegionAddress) -> Result<(), Error> {
         match self.writable().try_fill(byte, len, index(addr.0)) {
-            Ok(()) => self.wrote(addr, len),
+            Ok(()) => {
+                self.wrote(addr, len);
+                Ok(())
+            }
             Err(stop) => fill_stopped(self, byte, len, addr, stop),
         }
     }
@@ -76,7 +87,10 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     #[inline(always)]
     fn store<T: AtomicAccess>(&self, val: T, addr: MemoryRegionAddress, order: Ordering) -> Result<(), Error> {
         match self.writable().try_store(val.to_unit(), index(addr.0), order) {
-            Ok(()) => self.wrote(addr, size_of::<T>()),
+            Ok(()) => {
+                self.wrote(addr, size_of::<T>());
+                Ok(())
+            }
             Err(stop) => store_stopped(self, val, addr, order, stop),
         }
     }
@@ -92,7 +106,10 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     ) -> Result<Result<T, T>, Error> {
         let (current_unit, new_unit) = (current.to_unit(), new.to_unit());
         match self.writable().try_compare_exchange(current_unit, new_unit, index(addr.0), success, failure) {
-            Ok(Ok(held)) => self.wrote(addr, size_of::<T>()).map(|()| Ok(T::from_unit(held))),
+            Ok(Ok(held)) => {
+                self.wrote(addr, size_of::<T>());
+                Ok(Ok(T::from_unit(held)))
+            }
             Ok(Err(held)) => Ok(Err(T::from_unit(held))),
             Err(stop) => compare_exchange_stopped(self, (current, new), addr, (success, failure), stop),
         }
@@ -138,11 +155,10 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
 impl GuestRegionMmap {
     /// Marks what was written.
     #[inline(always)]
-    fn wrote(&self, addr: MemoryRegionAddress, len: usize) -> Result<(), Error> {
-        if self.tracker.is_on() {
-            return wrote_tracked(self, addr, len);
+    fn wrote(&self, addr: MemoryRegionAddress, len: usize) {
+        if self.tracker.is_on() && len > 0 {
+            self.tracker.mark_offset(addr.0, len as u64);
         }
-        Ok(())
     }
 
     /// All of the region, to write to it: nothing, where the hardware would not refuse a write with an error but must.
@@ -155,26 +171,17 @@ impl GuestRegionMmap {
     /// The error of an access that met a page that cannot be accessed.
     fn fault(&self, addr: MemoryRegionAddress, stop: Stop) -> Option<Error> {
         let fault = stop.fault(self.mapping.as_slice(), index(addr.0))?;
-        Some(Error::from_slice(fault, self.start))
+        Some(Error::from_slice(fault, self.start_addr()))
     }
 
     /// As [`fault`](Self::fault), of a write, of which what came before is marked.
     fn write_fault(&self, addr: MemoryRegionAddress, stop: Stop) -> Option<Error> {
         let fault = self.fault(addr, stop)?;
         if let Error::Fault { completed, .. } = fault {
-            self.tracker.mark(self.start.0.wrapping_add(addr.0), completed);
+            self.tracker.mark(self.tracker.base().wrapping_add(addr.0), completed);
         }
         Some(if self.mapping.is_read_only() { fault.of_read_only() } else { fault })
     }
-}
-
-/// Marks, and ends the call.
-#[cold]
-#[inline(never)]
-#[expect(clippy::unnecessary_wraps, reason = "a call that is the last thing done needs no stack")]
-fn wrote_tracked(region: &GuestRegionMmap, addr: MemoryRegionAddress, len: usize) -> Result<(), Error> {
-    region.tracker.mark(region.start.0.wrapping_add(addr.0), len);
-    Ok(())
 }
 
 /// The error of an access to the whole region, for a caller who gave an offset.

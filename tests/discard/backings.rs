@@ -9,6 +9,7 @@ use memory_model::{
 };
 
 use super::kernel::Areas;
+use super::marks::Marks;
 use super::mounts::file_on;
 use super::{BACKINGS, contents, file, files_byte, has_kernel, page};
 
@@ -137,11 +138,11 @@ fn read_only_memory_is_kept() {
     let ram = GuestRegionMmap::new(MmapRegion::new(4 * page()).unwrap(), GuestAddress(4 * page() as u64)).unwrap();
     let mem = GuestMemoryMmap::from_regions(vec![region, ram]).unwrap();
     mem.write_obj(7_u8, GuestAddress(5 * page() as u64)).unwrap();
-    mem.regions().for_each(|region| region.tracker().start());
+    let marks = Marks::of(&mem);
     assert!(matches!(mem.discard(GuestAddress(0), 8 * page() as u64), Err(Error::ReadOnly)));
     assert_eq!(mem.read_obj::<u8>(GuestAddress(0)).unwrap(), 7);
     assert_eq!(mem.read_obj::<u8>(GuestAddress(5 * page() as u64)).unwrap(), 7, "nothing was done");
-    assert!(mem.regions().all(|region| region.tracker().stop().is_none()), "nor is anything dirty");
+    assert_eq!(marks.take(), [None, None], "nor is anything dirty");
     let region = mem.find_region(GuestAddress(0)).unwrap();
     assert!(matches!(region.discard(MemoryRegionAddress(0), 1), Err(Error::ReadOnly)));
     assert_eq!(region.discard(MemoryRegionAddress(0), 0).unwrap(), 0);
@@ -155,11 +156,7 @@ fn pages_that_are_given_back_are_dirty() {
     let page = page() as u64;
     let ranges = [(GuestAddress(0), 4 * super::page()), (GuestAddress(4 * page), 4 * super::page())];
     let mem = GuestMemoryMmap::from_ranges(&ranges).unwrap();
-    let trackers: Vec<_> = mem.regions().map(GuestRegionMmap::tracker).collect();
-    for tracker in &trackers {
-        tracker.start();
-    }
+    let marks = Marks::of(&mem);
     mem.discard(GuestAddress(2 * page + 1), 4 * page).unwrap();
-    let dirty: Vec<_> = trackers.iter().map(|tracker| tracker.stop()).collect();
-    assert_eq!(dirty, [Some(3 * page..=4 * page - 1), Some(4 * page..=6 * page - 1)]);
+    assert_eq!(marks.take(), [Some(3 * page..=4 * page - 1), Some(4 * page..=6 * page - 1)]);
 }

@@ -8,6 +8,7 @@ use memory_model::{
 };
 use proptest::prelude::*;
 
+use super::marks::Marks;
 use super::{has_kernel, page};
 
 /// Adjacent regions of different kinds, a hole, and one more; pages from the start.
@@ -159,14 +160,13 @@ proptest! {
         for region in mem.regions() {
             region.fill(7, usize::try_from(region.len()).unwrap(), MemoryRegionAddress(0)).unwrap();
         }
+        let marks = Marks::of(&mem);
         for op in ops {
-            mem.regions().for_each(|region| region.tracker().start());
+            marks.take();
             let (given_back, expected) = run(&op, &mem, &mut model);
-            let dirty = mem.regions().map(|region| region.tracker().stop());
             prop_assert_eq!(given_back, expected.as_ref().map(|expected| expected.0), "{:x?}", op);
             if !matches!(op, Op::Write(..)) {
-                let dirty: Vec<_> = dirty.collect();
-                prop_assert_eq!(dirty, expected.unwrap_or_default().1, "{:x?}", op);
+                prop_assert_eq!(marks.take(), expected.unwrap_or_default().1, "{:x?}", op);
             }
             for region in mem.regions() {
                 let mut bytes = vec![0; usize::try_from(region.len()).unwrap()];

@@ -1,8 +1,9 @@
 //! "What the field has got wrong", as far as there is code for it.
 
 use std::io;
+use std::sync::Arc;
 
-use memory_model::dirty::Tracker;
+use memory_model::dirty::{DirtyBitmap, DirtyRange, Sink, Tracker};
 use memory_model::guest_memory::Error;
 use memory_model::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionCollection, GuestSlice, ReadVolatile, VolatileMemory,
@@ -74,13 +75,21 @@ fn a_cross_region_copy_takes_its_limit_from_what_is_left_after_the_offset() {
 
 #[test]
 fn everything_written_by_safe_code_is_marked_after_a_slice_was_made_before_tracking_began() {
-    let (mut buffer, tracker) = ([0_u8; 256], Tracker::new());
+    let (mut buffer, tracker) = ([0_u8; 256], Tracker::new(0x1000));
     let slice = GuestSlice::new(VolatileSlice::from(&mut buffer[..]), Some(&tracker), GuestAddress(0x1000));
     let order = std::sync::atomic::Ordering::SeqCst;
     let marked = |write: &dyn Fn(&GuestSlice<'_>)| {
-        tracker.start();
+        // A bit for each byte.
+        let bitmap = Arc::new(DirtyBitmap::new(256, 1).unwrap());
+        let sink = Sink::Bitmap { bitmap: Arc::clone(&bitmap), base: 0x1000 };
+        tracker.attach(sink.clone());
         write(&slice);
-        tracker.stop().map(|range| (range.start() - 0x1000, range.end() - 0x1000))
+        tracker.detach(&sink);
+        let harvest = bitmap.harvest();
+        let mut ranges = harvest.ranges();
+        let first = ranges.next().map(|range| (range.start, range.start + range.len - 1));
+        assert_eq!(ranges.next(), None);
+        first
     };
     assert_eq!(marked(&|s| assert_eq!(s.write(b"abc", 8).unwrap(), 3)), Some((8, 10)));
     assert_eq!(marked(&|s| s.write_slice(b"abc", 16).unwrap()), Some((16, 18)));
@@ -122,15 +131,11 @@ fn everything_written_by_safe_code_is_marked_after_a_slice_was_made_before_track
 #[test]
 fn what_is_written_through_a_memory_is_marked_in_its_regions() {
     let mem = memory();
-    let tracker = |at| mem.find_region(GuestAddress(at)).unwrap().tracker();
-    for at in [0x1000, 0x2000, 0x4000] {
-        tracker(at).start();
-    }
+    let log = mem.start_tracking(0x1000).unwrap();
     mem.write_slice(&[1; 0x20], GuestAddress(0x1ff0)).unwrap();
     mem.copy(GuestAddress(0x1ff0), GuestAddress(0x4100), 0x10).unwrap();
-    assert_eq!(tracker(0x1000).stop(), Some(0x1ff0..=0x1fff));
-    assert_eq!(tracker(0x2000).stop(), Some(0x2000..=0x200f));
-    assert_eq!(tracker(0x4000).stop(), Some(0x4100..=0x410f));
+    let ranges = [DirtyRange { start: 0x1000, len: 0x2000 }, DirtyRange { start: 0x4000, len: 0x1000 }];
+    assert_eq!(log.harvest().ranges().collect::<Vec<_>>(), ranges);
 }
 
 #[test]

@@ -86,6 +86,13 @@ fn regions_come_and_go_and_old_views_stay_as_they_are() {
     assert_eq!(back.read_obj::<u8>(GuestAddress(0x2000)).unwrap(), 5, "the same memory");
     let again = back.insert_region(back.arc_regions()[0].clone());
     assert!(matches!(again, Err(RegionError::Overlap { .. })));
-    let (start, len) = (GuestAddress(0x2000), 0x800);
+    let region = (GuestAddress(0x2000), GuestAddress(0x2fff));
+    for (start, len) in [(0x2000, 0x800), (0x2400, 0x400), (0x2000, 0x2000), (0x2000, 0), (0x2fff, u64::MAX)] {
+        let start = GuestAddress(start);
+        let part = back.remove_region(start, len).unwrap_err();
+        assert_eq!(part, RegionError::Part { start, len, region });
+        assert!(part.to_string().ends_with("the region 0x2000..=0x2fff: it can only be removed as a whole"), "{part}");
+    }
+    let (start, len) = (GuestAddress(0x3000), 0x1000);
     assert_eq!(back.remove_region(start, len).unwrap_err(), RegionError::NotFound { start, len });
 }

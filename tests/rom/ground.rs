@@ -9,6 +9,8 @@ use memory_model::{
     Bytes, FileOffset, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory,
 };
 
+use crate::marks::Marks;
+
 /// The guest address of a guest's first byte.
 pub(crate) const BASE: u64 = 0x7_4000_0000;
 
@@ -29,6 +31,7 @@ pub(crate) struct Guest {
     pub(crate) mem: GuestMemoryMmap,
     /// The size of a page, and of each region.
     pub(crate) page: usize,
+    marks: Marks,
 }
 
 impl Guest {
@@ -49,7 +52,8 @@ impl Guest {
             GuestRegionMmap::new(mapping, at(number * page)).unwrap()
         });
         let mem = GuestMemoryMmap::from_regions(regions.collect()).unwrap();
-        let guest = Self { mem, page };
+        let marks = Marks::of(&mem);
+        let guest = Self { mem, page, marks };
         if made == Made::Region {
             guest.rom().protect(Protection::ReadOnly).unwrap();
         }
@@ -81,16 +85,14 @@ impl Guest {
         self.mem.write_slice(&before, at(position)).unwrap();
     }
 
-    /// Begins to track what is written.
+    /// Forgets what was marked before.
     pub(crate) fn track(&self) {
-        for region in self.mem.regions() {
-            region.tracker().start();
-        }
+        self.marks.take();
     }
 
     /// Checks that so much from a position was marked, which is in one region, and nothing else.
     pub(crate) fn check_marked(&self, position: usize, len: usize, what: &str) {
-        let spans: Vec<_> = self.mem.regions().filter_map(|region| region.tracker().stop()).collect();
+        let spans: Vec<_> = self.marks.take().into_iter().flatten().collect();
         let expected: Vec<_> = (len > 0).then(|| at(position).0..=at(position + len - 1).0).into_iter().collect();
         assert_eq!(spans, expected, "{what}: marked as dirty");
     }

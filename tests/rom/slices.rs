@@ -7,6 +7,7 @@ use memory_model::mmap::Protection;
 use memory_model::{Bytes, GuestMemory, GuestSlice, MmapRegion, VolatileMemory};
 
 use crate::ground::{Guest, Made, at, data, pattern, refused, told};
+use crate::marks::Marks;
 
 #[test]
 fn a_slice_knows_what_its_memory_is_now() {
@@ -42,19 +43,18 @@ fn a_slice_knows_what_its_memory_is_now() {
 #[test]
 fn a_provider_has_a_switch_of_its_own() {
     let page = rustix::param::page_size();
-    let (region, tracker, switch) = (MmapRegion::new(page).unwrap(), Tracker::new(), AtomicBool::new(false));
+    let (region, tracker, switch) = (MmapRegion::new(page).unwrap(), Tracker::new(at(0).0), AtomicBool::new(false));
     let slice = GuestSlice::new(region.as_volatile_slice(), Some(&tracker), at(0)).read_only(&switch);
-    tracker.start();
+    let marks = Marks::by([(&tracker, at(0).0, page as u64)].into_iter());
     slice.write_obj(0x1122_u16, 2).unwrap();
-    assert_eq!(tracker.stop(), Some(at(2).0..=at(3).0));
+    assert_eq!(marks.take(), [Some(at(2).0..=at(3).0)]);
     switch.store(true, SeqCst);
     region.protect(Protection::ReadOnly).unwrap();
-    tracker.start();
     assert!(slice.is_read_only());
     assert_eq!(refused(slice.write_obj(0x3344_u16, 2)), (2, 0));
     assert_eq!(refused(slice.subslice(100, 100).unwrap().fill(1, 50, 30)), (130, 0));
     assert_eq!(slice.read_obj::<u16>(2).unwrap(), 0x1122);
-    assert_eq!(tracker.stop(), None);
+    assert_eq!(marks.take(), [None]);
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Operation {
     pub(crate) regions: u64,
     /// Whether there is memory at the addresses.
     pub(crate) hits: bool,
+    /// Whether writes are tracked, and all pages are dirty already.
+    pub(crate) tracked: bool,
     /// Calls the function.
     pub(crate) run: fn(&GuestMemoryMmap, GuestAddress, &mut [u8; 128]),
 }
@@ -25,14 +27,17 @@ macro_rules! operations {
             name: $name,
             function: stringify!($function),
             regions: $regions,
-            hits: operations!(@$at),
+            hits: operations!(@hits $at),
+            tracked: operations!(@tracked $at),
             run: |memory, addr, _buf| {
                 drop(black_box(counted::$function(memory, addr, $(black_box(&mut _buf[..$len]))?)));
             },
         }),*];
     };
-    (@hits) => { true };
-    (@misses) => { false };
+    (@hits misses) => { false };
+    (@hits $at:ident) => { true };
+    (@tracked dirty) => { true };
+    (@tracked $at:ident) => { false };
 }
 
 operations! {
@@ -42,6 +47,7 @@ operations! {
     "read_obj_16_bytes": read_obj_16_bytes() hits, 1;
     "write_obj_u64": write_obj_u64() hits, 1;
     "write_obj_u64_of_1024_regions": write_obj_u64() hits, 1024;
+    "write_obj_u64_to_a_dirty_page": write_obj_u64() dirty, 1;
     "load_u16": load_u16() hits, 1;
     "store_u16": store_u16() hits, 1;
     "compare_exchange_u32": compare_exchange_u32() hits, 1;

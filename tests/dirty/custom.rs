@@ -1,0 +1,244 @@
+//! Regions that others provide: with a tracker of their own, and with none.
+
+use std::sync::Mutex;
+
+use memory_model::dirty::{DirtyRange, LogBitmap, Tracker};
+use memory_model::guest_memory::Error;
+use memory_model::{
+    Bytes, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionCollection, GuestSlice, GuestUsize,
+    MemoryRegionAddress, MmapRegion, VolatileMemory, VolatileSlice,
+};
+use std::sync::Arc;
+
+use crate::ground::{Bits, range};
+
+/// A region of two methods and no host addresses, in bytes that it locks.
+struct Locked {
+    start: GuestAddress,
+    bytes: Mutex<Vec<u8>>,
+    tracker: Option<Tracker>,
+}
+
+impl Locked {
+    fn new(start: u64, len: usize, is_tracked: bool) -> Self {
+        let tracker = is_tracked.then(|| Tracker::new(start));
+        Self { start: GuestAddress(start), bytes: Mutex::new(vec![0; len]), tracker }
+    }
+
+    /// Calls `access` with all bytes, as a slice whose writes are marked.
+    fn with<T>(&self, access: impl FnOnce(&GuestSlice<'_>, usize) -> T, addr: MemoryRegionAddress) -> T {
+        let mut bytes = self.bytes.lock().unwrap();
+        let slice = VolatileSlice::from(&mut bytes[..]);
+        let at = usize::try_from(addr.0).unwrap_or(usize::MAX);
+        access(&GuestSlice::new(slice, self.tracker.as_ref(), self.start), at)
+    }
+}
+
+impl Bytes<MemoryRegionAddress> for Locked {
+    type E = Error;
+
+    fn write(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+        self.with(|slice, at| slice.write(buf, at), addr)
+    }
+
+    fn read(&self, buf: &mut [u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+        self.with(|slice, at| slice.read(buf, at), addr)
+    }
+}
+
+impl GuestMemoryRegion for Locked {
+    fn len(&self) -> GuestUsize {
+        self.bytes.lock().unwrap().len() as u64
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        self.start
+    }
+
+    fn tracker(&self) -> Option<&Tracker> {
+        self.tracker.as_ref()
+    }
+}
+
+/// A region of host memory that hands out slices, and may say so.
+struct Ram {
+    start: GuestAddress,
+    mapping: MmapRegion,
+    tracker: Tracker,
+}
+
+impl Ram {
+    fn new(start: u64, len: usize) -> Self {
+        Self { start: GuestAddress(start), mapping: MmapRegion::new(len).unwrap(), tracker: Tracker::new(start) }
+    }
+
+    fn whole(&self) -> GuestSlice<'_> {
+        GuestSlice::new(self.mapping.as_volatile_slice(), Some(&self.tracker), self.start)
+    }
+}
+
+impl Bytes<MemoryRegionAddress> for Ram {
+    type E = Error;
+
+    fn write(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+        self.whole().write(buf, usize::try_from(addr.0).unwrap_or(usize::MAX))
+    }
+
+    fn read(&self, buf: &mut [u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+        self.whole().read(buf, usize::try_from(addr.0).unwrap_or(usize::MAX))
+    }
+}
+
+impl GuestMemoryRegion for Ram {
+    fn len(&self) -> GuestUsize {
+        self.mapping.len() as u64
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        self.start
+    }
+
+    fn tracker(&self) -> Option<&Tracker> {
+        Some(&self.tracker)
+    }
+
+    fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<GuestSlice<'_>, Error> {
+        self.whole().subslice(usize::try_from(offset.0).unwrap_or(usize::MAX), count)
+    }
+}
+
+fn memory() -> GuestRegionCollection<Locked> {
+    let regions = vec![
+        Locked::new(0x1000, 0x1000, true),
+        Locked::new(0x2000, 0x1800, false),
+        Locked::new(0x3800, 0x1800, true),
+        Locked::new(0x8000, 0x1000, true),
+    ];
+    GuestRegionCollection::from_regions(regions).unwrap()
+}
+
+#[test]
+fn only_regions_with_a_tracker_are_tracked() {
+    let mem = memory();
+    let log = mem.start_tracking(0x1000).unwrap();
+    let bits = Bits::new(&mem, 0x1000);
+    let starts: Vec<_> = log.bitmaps().map(|(start, bitmap)| (start.0, bitmap.len())).collect();
+    assert_eq!(starts, [(0x1000, 0x1000), (0x3800, 0x1800), (0x8000, 0x1000)]);
+    mem.fill(1, 0x4000, GuestAddress(0x1000)).unwrap();
+    assert_eq!(bits.take(), [(0x1000, 0x1000), (0x3800, 0x1800)]);
+    let found = |expected: &[DirtyRange]| {
+        let harvest = log.harvest();
+        assert_eq!(harvest.ranges().collect::<Vec<_>>(), expected);
+        harvest.commit();
+    };
+    found(&[range(0x1000, 0x1000), range(0x3800, 0x1800)]);
+    mem.write_obj(1_u64, GuestAddress(0x1ffc)).unwrap();
+    assert_eq!(bits.take(), [(0x1ffc, 4)]);
+    mem.copy(GuestAddress(0x1000), GuestAddress(0x3700), 0x400).unwrap();
+    assert_eq!(bits.take(), [(0x3800, 0x300)]);
+    mem.copy(GuestAddress(0x1f00), GuestAddress(0x1e00), 0x800).unwrap();
+    assert_eq!(bits.take(), [(0x1e00, 0x200)]);
+    mem.write_all_from(GuestAddress(0x4ff0), &mut &[1_u8; 16][..], 16).unwrap();
+    assert_eq!(bits.take(), [(0x4ff0, 0x10)]);
+    assert!(mem.write_slice(&[1; 32], GuestAddress(0x4ff0)).is_err());
+    assert_eq!(bits.take(), [(0x4ff0, 0x10)]);
+    found(&[range(0x1000, 0x1000), range(0x3800, 0x1800)]);
+    mem.read_slice(&mut [0; 0x4000], GuestAddress(0x1000)).unwrap();
+    assert_eq!(bits.take(), []);
+    found(&[]);
+}
+
+#[test]
+fn shared_bitmaps_and_writes_to_the_region_itself() {
+    let mem = memory();
+    let memory = Arc::new(MmapRegion::new(2).unwrap());
+    let log = Arc::new(LogBitmap::new(Arc::clone(&memory)));
+    let byte = |at| memory.as_volatile_slice().read_obj::<u8>(at).unwrap();
+    mem.attach(&log);
+    mem.fill(1, 0x4000, GuestAddress(0x1000)).unwrap();
+    assert_eq!((byte(0), byte(1)), (0b0001_1010, 0));
+    mem.find_region(GuestAddress(0x8000)).unwrap().write_obj(1_u8, MemoryRegionAddress(0xfff)).unwrap();
+    assert_eq!((byte(0), byte(1)), (0b0001_1010, 1));
+    mem.detach(&log);
+    mem.fill(1, 0x1000, GuestAddress(0x2000)).unwrap();
+    assert_eq!((byte(0), byte(1)), (0b0001_1010, 1));
+}
+
+#[test]
+fn slices_of_a_region_of_ones_own() {
+    let mem = GuestRegionCollection::from_regions(vec![Ram::new(0x1000, 0x3000), Ram::new(0x4000, 0x1000)]).unwrap();
+    let slice = mem.get_slice(GuestAddress(0x1800), 0x1000).unwrap();
+    let log = mem.start_tracking(0x1000).unwrap();
+    let bits = Bits::new(&mem, 0x1000);
+    slice.write_obj(1_u32, 0x7fe).unwrap();
+    assert_eq!(bits.take(), [(0x1ffe, 4)]);
+    mem.copy(GuestAddress(0x1000), GuestAddress(0x3ff8), 16).unwrap();
+    assert_eq!(bits.take(), [(0x3ff8, 16)]);
+    mem.write_obj(1_u64, GuestAddress(0x3ffe)).unwrap();
+    assert_eq!(bits.take(), [(0x3ffe, 8)]);
+    assert_eq!(log.harvest().ranges().collect::<Vec<_>>(), [range(0x1000, 0x4000)]);
+}
+
+/// The base of a tracker is the region's first address. Where a provider errs, wrong pages are marked, and nothing worse.
+#[test]
+fn a_tracker_with_a_wrong_base() {
+    for base in [0, 0x800, 0x2000, 0x5000, u64::MAX] {
+        let region = Locked { tracker: Some(Tracker::new(base)), ..Locked::new(0x1000, 0x3000, false) };
+        let mem = GuestRegionCollection::from_regions(vec![region]).unwrap();
+        let log = mem.start_tracking(0x1000).unwrap();
+        for addr in [0x1000, 0x2000, 0x3ff8] {
+            mem.write_obj(1_u64, GuestAddress(addr)).unwrap();
+            mem.write_obj(1_u64, GuestAddress(addr)).unwrap();
+        }
+        mem.fill(1, 0x3000, GuestAddress(0x1000)).unwrap();
+        let harvest = log.harvest();
+        assert!(harvest.ranges().all(|range| range.start >= 0x1000 && range.start + range.len <= 0x4000));
+        drop(harvest);
+        log.harvest().commit();
+        assert!(log.harvest().is_empty());
+    }
+}
+
+/// A tracker that two regions share, of which one is smaller.
+#[test]
+fn a_tracker_of_two_regions() {
+    struct Half(u64, u64, Arc<Tracker>);
+    impl Bytes<MemoryRegionAddress> for Half {
+        type E = Error;
+        fn write(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+            let mut bytes = vec![0; 0x10_0000];
+            let slice = GuestSlice::new(VolatileSlice::from(&mut bytes[..]), Some(&self.2), GuestAddress(self.0));
+            slice.write(buf, usize::try_from(addr.0).unwrap_or(usize::MAX))
+        }
+        fn read(&self, _: &mut [u8], _: MemoryRegionAddress) -> Result<usize, Error> {
+            Ok(0)
+        }
+    }
+    impl GuestMemoryRegion for Half {
+        fn len(&self) -> GuestUsize {
+            self.1
+        }
+        fn start_addr(&self) -> GuestAddress {
+            GuestAddress(self.0)
+        }
+        fn tracker(&self) -> Option<&Tracker> {
+            Some(&self.2)
+        }
+    }
+    for lens in [(0x1000, 0x10_0000), (0x10_0000, 0x1000)] {
+        let tracker = Arc::new(Tracker::new(0));
+        let regions = vec![Half(0, lens.0, Arc::clone(&tracker)), Half(0x20_0000, lens.1, tracker)];
+        let mem = GuestRegionCollection::from_regions(regions).unwrap();
+        let log = mem.start_tracking(0x1000).unwrap();
+        for addr in (0..0x40_0000).step_by(0x1000).map(GuestAddress) {
+            if mem.address_in_range(addr) {
+                mem.write_obj(1_u8, addr).unwrap();
+            }
+        }
+        let harvest = log.harvest();
+        assert!(harvest.ranges().count() > 0);
+        drop(harvest);
+        log.harvest().commit();
+        assert!(log.harvest().is_empty());
+    }
+}
