@@ -27,6 +27,7 @@
 //! | [`guest_memory`]    | which guest addresses are there, and what lies behind them?      | no       |
 //! | [`layout`]          | which addresses has the guest, and for what?                     | no       |
 //! | [`mmap`]            | where does the memory come from?                                 | yes      |
+//! | [`atomic`]          | what if the map changes while it is used?                        | yes      |
 //! | [`io_memory`]       | what does a device see?                                          | no       |
 //!
 //! # A tour
@@ -168,6 +169,8 @@ extern crate std;
 
 mod access;
 pub mod address;
+#[cfg(feature = "std")]
+pub mod atomic;
 pub mod bytes;
 pub mod data_init;
 pub mod dirty;
@@ -207,6 +210,8 @@ pub mod fault_recovery {
 }
 
 pub use address::{Address, AddressValue};
+#[cfg(feature = "std")]
+pub use atomic::GuestMemoryAtomic;
 pub use bytes::{AtomicAccess, Bytes};
 pub use data_init::DataInit;
 pub use endian::{Be16, Be32, Be64, BeSize, Le16, Le32, Le64, LeSize};

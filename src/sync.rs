@@ -3,8 +3,8 @@
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering, fence},
-    sync::{Mutex, MutexGuard},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
+    sync::{Arc, Mutex, MutexGuard},
     thread,
 };
 
@@ -12,8 +12,8 @@ pub(crate) use loom::{
 pub(crate) use core::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(all(not(loom), feature = "std"))]
 pub(crate) use std::{
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8},
-    sync::{Mutex, MutexGuard},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard},
     thread,
 };
 

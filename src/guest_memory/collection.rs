@@ -52,12 +52,14 @@ impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
         regions.sort_by_key(|region| region.start_addr());
         let ranges = regions.iter().map(|region| range_of(&**region)).collect::<Result<Vec<_>, _>>()?;
         for (lower, upper) in ranges.iter().zip(ranges.iter().skip(1)) {
-            if lower.last >= upper.start {
-                let ends = |range: &Range| (GuestAddress(range.start), GuestAddress(range.last));
-                return Err(RegionError::Overlap { first: ends(lower), second: ends(upper) });
-            }
+            check_apart(lower, upper)?;
         }
-        Ok(Self { likely: Likely::new(&ranges, &regions), map: Arc::new(Map { index: Index::new(ranges), regions }) })
+        Ok(Self::from_sorted(ranges, regions, Likely::default()))
+    }
+
+    /// The memory of these regions, which are valid; of what is left of `likely`, if there is something.
+    fn from_sorted(ranges: Vec<Range>, regions: Vec<Arc<R>>, likely: Likely<R>) -> Self {
+        Self { likely: likely.renew(&ranges, &regions), map: Arc::new(Map { index: Index::new(ranges), regions }) }
     }
 
     /// This memory and one more region.
@@ -66,22 +68,51 @@ impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
     ///
     /// [`RegionError`] if the region is empty, goes past the end of the address space, or overlaps another.
     pub fn insert_region(&self, region: Arc<R>) -> Result<Self, RegionError> {
-        let mut regions = self.map.regions.clone();
-        regions.push(region);
-        Self::from_arc_regions(regions)
+        self.insert_region_reusing(Self::default(), region)
+    }
+
+    /// As [`insert_region`](Self::insert_region), made of what is left of an older memory that has most of these regions, if
+    /// nobody has it any more. To count each `Arc` of a thousand regions up, and those of the older memory down, would take
+    /// longer than all the rest.
+    pub(crate) fn insert_region_reusing(&self, older: Self, region: Arc<R>) -> Result<Self, RegionError> {
+        let ranges = self.map.index.ranges();
+        let new = range_of(&*region)?;
+        let (lower, upper) = ranges.split_at(ranges.partition_point(|range| range.start <= new.start));
+        if let Some(lower) = lower.last() {
+            check_apart(lower, &new)?;
+        }
+        if let Some(upper) = upper.first() {
+            check_apart(&new, upper)?;
+        }
+        if ranges.len() >= MAX_RANGES {
+            return Err(RegionError::TooMany(ranges.len().saturating_add(1)));
+        }
+        let region = [region];
+        let (below, above) = self.map.regions.split_at(lower.len());
+        let mut regions = Arc::into_inner(older.map).map(|map| map.regions).unwrap_or_default();
+        regions.reserve(ranges.len().saturating_add(1).saturating_sub(regions.len()));
+        become_like(&mut regions, &below.iter().chain(&region).chain(above).collect::<Vec<_>>());
+        Ok(Self::from_sorted([lower, &[new], upper].concat(), regions, older.likely))
     }
 
     /// This memory without the region of `size` bytes at `base`, and that region.
     ///
     /// # Errors
     ///
-    /// [`RegionError::NotFound`] unless a region has exactly this place and size: none is split.
+    /// Unless a region has exactly this place and size: [`RegionError::Part`] if `base` lies in a region, which can only
+    /// be removed as a whole; [`RegionError::NotFound`].
     pub fn remove_region(&self, base: GuestAddress, size: GuestUsize) -> Result<(Self, Arc<R>), RegionError> {
-        let mut regions = self.map.regions.clone();
-        let is_it = |region: &Arc<R>| region.start_addr() == base && region.len() == size;
-        let position = regions.iter().position(is_it).ok_or(RegionError::NotFound { start: base, len: size })?;
-        let region = regions.remove(position);
-        Ok((Self::from_arc_regions(regions)?, region))
+        let not_found = RegionError::NotFound { start: base, len: size };
+        let ranges = self.map.index.ranges();
+        let (number, _) = self.map.index.find(base.0).ok_or(not_found)?;
+        let range = ranges.get(number).ok_or(not_found)?;
+        if range.start != base.0 || size.checked_sub(1) != range.last.checked_sub(range.start) {
+            return Err(RegionError::Part { start: base, len: size, region: ends(range) });
+        }
+        let (mut ranges, mut regions) = (ranges.to_vec(), self.map.regions.clone());
+        ranges.remove(number);
+        let region = regions.remove(number);
+        Ok((Self::from_sorted(ranges, regions, Likely::default()), region))
     }
 
     /// The regions, by ascending address, to be shared.
@@ -90,12 +121,36 @@ impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
     }
 }
 
+/// Makes one list of another, leaving alone what they have in common at their beginnings and ends.
+fn become_like<R>(regions: &mut Vec<Arc<R>>, wanted: &[&Arc<R>]) {
+    let same = |(one, other): &(&Arc<R>, &&Arc<R>)| Arc::ptr_eq(one, other);
+    let first = regions.iter().zip(wanted).take_while(same).count();
+    let (rest, rest_wanted) = (regions.get(first..).unwrap_or_default(), wanted.get(first..).unwrap_or_default());
+    let last = rest.iter().rev().zip(rest_wanted.iter().rev()).take_while(same).count();
+    let differing = first..regions.len().saturating_sub(last);
+    let instead = rest_wanted.iter().take(rest_wanted.len().saturating_sub(last));
+    regions.splice(differing, instead.map(|&region| Arc::clone(region)));
+}
+
 /// The addresses of a region, if it can be one.
 fn range_of(region: &impl GuestMemoryRegion) -> Result<Range, RegionError> {
     let (start, len) = (region.start_addr(), region.len());
     let beyond_first = len.checked_sub(1).ok_or(RegionError::Empty { start })?;
     let last = start.checked_add(beyond_first).ok_or(RegionError::Wraps { start, len })?;
     Ok(Range { start: start.0, last: last.0 })
+}
+
+/// The first and the last address.
+fn ends(range: &Range) -> (GuestAddress, GuestAddress) {
+    (GuestAddress(range.start), GuestAddress(range.last))
+}
+
+/// That two ranges, of which one begins first, share no address.
+fn check_apart(lower: &Range, upper: &Range) -> Result<(), RegionError> {
+    if lower.last >= upper.start {
+        return Err(RegionError::Overlap { first: ends(lower), second: ends(upper) });
+    }
+    Ok(())
 }
 
 impl<R: GuestMemoryRegion> GuestMemory for GuestRegionCollection<R> {

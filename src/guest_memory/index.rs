@@ -66,6 +66,11 @@ impl Index {
         (offset <= range.last.wrapping_sub(range.start)).then_some((number, offset))
     }
 
+    /// All ranges, sorted.
+    pub(super) fn ranges(&self) -> &[Range] {
+        &self.ranges
+    }
+
     /// How many tables the longest lookup goes through.
     #[cfg(test)]
     #[expect(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "for tests")]
@@ -85,25 +90,37 @@ impl Table {
         let span = highest.last.wrapping_sub(lowest.start);
         let wanted = ranges.len().saturating_mul(2).max(64) as u64;
         let shift = shift_for(span, wanted);
-        let slots = (0..=span >> shift).map(|chunk| {
-            let start = lowest.start.wrapping_add(chunk << shift);
-            let last = start.saturating_add((1_u64 << shift).wrapping_sub(1));
-            // The ranges that reach into the chunk. If none does, `from` is the next one, or past the last.
-            let from = ranges.partition_point(|range| range.last < start);
-            let to = ranges.partition_point(|range| range.start <= last);
-            let inside = ranges.get(from..to).unwrap_or_default();
-            let number = first.saturating_add(from);
-            if inside.len() <= 2 {
-                return u32::try_from(number).unwrap_or(0);
+        let chunk = |addr: u64| usize::try_from(addr.wrapping_sub(lowest.start) >> shift).unwrap_or(usize::MAX);
+        let mut slots = Vec::with_capacity(chunk(highest.last).saturating_add(1));
+        for (number, range) in ranges.iter().enumerate() {
+            let last = chunk(range.last);
+            if last < slots.len() {
+                continue; // it lies in a chunk into which another reaches before it
             }
-            let clipped = inside.iter().map(|r| Range { start: r.start.max(start), last: r.last.min(last) });
-            let table = Self::new(&clipped.collect::<Vec<_>>(), number, tables);
-            tables.push(table);
-            u32::try_from(tables.len().saturating_sub(1)).unwrap_or(0) | LINK
-        });
-        let slots = slots.collect();
+            slots.resize(last, link_to(first.saturating_add(number), 0));
+            // Of the ranges after it, the second reaches into the last chunk?
+            let third = ranges.get(number.saturating_add(2)).filter(|third| chunk(third.start) == last);
+            let slot = if third.is_none() {
+                link_to(first.saturating_add(number), 0)
+            } else {
+                let start = lowest.start.wrapping_add((last as u64) << shift);
+                let end = start.saturating_add((1_u64 << shift).wrapping_sub(1));
+                let inside = ranges.iter().skip(number).take_while(|range| range.start <= end);
+                let clipped = inside.map(|r| Range { start: r.start.max(start), last: r.last.min(end) });
+                let table = Self::new(&clipped.collect::<Vec<_>>(), first.saturating_add(number), tables);
+                tables.push(table);
+                link_to(tables.len().saturating_sub(1), LINK)
+            };
+            slots.push(slot);
+        }
+        let slots = slots.into();
         Self { base: lowest.start, shift, slots }
     }
+}
+
+/// A slot that names a range, or with [`LINK`] a table.
+fn link_to(number: usize, link: u32) -> u32 {
+    u32::try_from(number).unwrap_or(0) | link
 }
 
 /// The shift of the finest chunks of which no more than about `wanted` cover a span of `1 + span` addresses.

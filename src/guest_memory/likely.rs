@@ -27,8 +27,9 @@ const CHUNKS: usize = 2;
 const MIN_CHUNKS: usize = 512;
 
 impl<R> Likely<R> {
-    /// The table for `regions` at `ranges`, which are sorted and do not overlap.
-    pub(super) fn new(ranges: &[Range], regions: &[Arc<R>]) -> Self {
+    /// The table for `regions` at `ranges`, which are sorted and do not overlap. It is this one, altered, if nobody else
+    /// has this one and it is as long.
+    pub(super) fn renew(self, ranges: &[Range], regions: &[Arc<R>]) -> Self {
         let (Some(lowest), Some(highest)) = (ranges.first(), ranges.last()) else { return Self::default() };
         if let [only] = regions {
             return Self { only: Some(Arc::clone(only)), ..Self::default() };
@@ -36,19 +37,41 @@ impl<R> Likely<R> {
         let base = lowest.start;
         let span = highest.last.wrapping_sub(base);
         let shift = shift_for(span, ranges.len().saturating_mul(CHUNKS).max(MIN_CHUNKS) as u64);
-        let slot = |chunk: u64| {
-            let first = base.wrapping_add(chunk << shift);
-            let last = first.saturating_add((1_u64 << shift).wrapping_sub(1));
-            let from = ranges.partition_point(|range| range.last < first);
-            let to = ranges.partition_point(|range| range.start <= last);
-            let reach = |number: &usize| {
-                let range = ranges.get(*number)?;
-                range.last.min(last).checked_sub(range.start.max(first))
-            };
-            // Where no region reaches into the chunk any does, as it does not have the address.
-            regions.get((from..to).max_by_key(reach).unwrap_or(0)).cloned()
-        };
-        let slots = (0..=span >> shift).map_while(slot).collect::<Vec<_>>().into();
+        let chunk = |addr: u64| usize::try_from(addr.wrapping_sub(base) >> shift).unwrap_or(usize::MAX);
+        // For each chunk the number of a region. Where none reaches into it any does, as it does not have the address.
+        let mut numbers = Vec::with_capacity(chunk(highest.last).saturating_add(1));
+        // How much of the last chunk that one has.
+        let mut most = 0;
+        for (number, range) in ranges.iter().enumerate() {
+            let (from, to) = (chunk(range.start), chunk(range.last));
+            let start_of = |chunk: usize| base.wrapping_add((chunk as u64) << shift);
+            if from < numbers.len() {
+                // It begins in the chunk where the one before it ends.
+                let reach = range.last.min(start_of(from).saturating_add((1_u64 << shift).wrapping_sub(1)));
+                let reach = reach.saturating_sub(range.start);
+                if reach >= most {
+                    numbers.pop();
+                    numbers.push(number);
+                    most = reach;
+                }
+            }
+            if to >= numbers.len() {
+                numbers.resize(to.saturating_add(1), number);
+                most = range.last.saturating_sub(range.start.max(start_of(to)));
+            }
+        }
+        let mut slots = self.slots;
+        if let Some(slots) = Arc::get_mut(&mut slots).filter(|slots| slots.len() == numbers.len()) {
+            for (slot, number) in slots.iter_mut().zip(numbers) {
+                match regions.get(number) {
+                    Some(region) if !Arc::ptr_eq(slot, region) => slot.clone_from(region),
+                    _ => {}
+                }
+            }
+        } else {
+            let named = numbers.into_iter().filter_map(|number| regions.get(number).cloned());
+            slots = named.collect::<Vec<_>>().into();
+        }
         Self { only: None, base, shift, slots }
     }
 
@@ -87,13 +110,33 @@ mod tests {
     fn wrong(spans: &[(u64, u64)]) -> usize {
         let ranges: Vec<_> = spans.iter().map(|&(start, len)| Range { start, last: start + (len - 1) }).collect();
         let regions: Vec<_> = ranges.iter().copied().map(Arc::new).collect();
-        let likely = Likely::new(&ranges, &regions);
+        let likely = Likely::default().renew(&ranges, &regions);
         let each = 10_000 / spans.len() as u64;
         let is_wrong = |range: &Range, at: u64| {
             let addr = range.start + (range.last - range.start) / each * at;
             likely.find(addr) != Some(range)
         };
         ranges.iter().map(|range| (0..each).filter(|&at| is_wrong(range, at)).count()).sum()
+    }
+
+    #[test]
+    fn a_table_that_is_made_of_an_older_one_is_as_a_new_one() {
+        let ranges: Vec<_> =
+            (0..64_u64).map(|number| Range { start: number << 20, last: (number << 20) + 0xfff }).collect();
+        let regions: Vec<_> = ranges.iter().copied().map(Arc::new).collect();
+        let (mut fewer_ranges, mut fewer_regions) = (ranges.clone(), regions.clone());
+        fewer_ranges.drain(20..30);
+        fewer_regions.drain(20..30);
+        let older = Likely::default().renew(&fewer_ranges, &fewer_regions);
+        let place = older.slots.as_ptr();
+        let renewed = older.renew(&ranges, &regions);
+        assert_eq!(renewed.slots.as_ptr(), place);
+        let new = Likely::default().renew(&ranges, &regions);
+        assert!(renewed.slots.iter().zip(&*new.slots).all(|(one, other)| Arc::ptr_eq(one, other)));
+        // Nor does it alter one that somebody has.
+        let (copy, shared) = (renewed.clone(), renewed.slots.as_ptr());
+        assert_ne!(renewed.renew(&fewer_ranges, &fewer_regions).slots.as_ptr(), shared);
+        assert!(copy.slots.iter().zip(&*new.slots).all(|(one, other)| Arc::ptr_eq(one, other)));
     }
 
     #[test]

@@ -113,6 +113,23 @@ impl<R: GuestMemoryRegion> DirtyLog<R> {
     /// Where a map changes while it is used, this is done before the new one is published, so that no write is missed: in the
     /// function that makes it.
     ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use memory_model::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+    ///
+    /// let map = GuestMemoryAtomic::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)])?);
+    /// let mut log = map.memory().start_tracking(4096)?;
+    /// let dimm = Arc::new(GuestRegionMmap::new(MmapRegion::new(0x1000)?, GuestAddress(0x1000))?);
+    /// map.update(|mem| -> Result<_, memory_model::atomic::MapError> {
+    ///     let new = mem.insert_region(dimm)?;
+    ///     log.follow(&new).map_err(|error| memory_model::atomic::MapError::Abandoned(error.into()))?;
+    ///     Ok(new)
+    /// })?;
+    /// map.memory().write_obj(1_u8, GuestAddress(0x1800))?;
+    /// assert_eq!(log.harvest().ranges().next().map(|range| range.start), Some(0x1000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`dirty::Error`]: nothing has changed then.

@@ -1,0 +1,51 @@
+use std::error::Error;
+
+use super::ListenerId;
+use crate::GuestAddress;
+use crate::guest_memory::RegionError;
+
+/// Why a listener cannot take a region: an error of its own.
+pub type ListenerError = Box<dyn Error + Send + Sync>;
+
+/// Why a map was not changed. It is as it was before, and so is what listeners know.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// The regions do not make a memory, or the one to be removed is not there.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// Whoever was to make the new map has given up.
+    #[error("the map was not changed: {0}")]
+    Abandoned(#[from] ListenerError),
+    /// A listener cannot take a region. Those that had accepted it were told that it is gone.
+    #[error("{listener} refused the region {}..={}: {source}", region.0, region.1)]
+    Refused {
+        /// The listener's name.
+        listener: String,
+        /// First and last address of the region.
+        region: (GuestAddress, GuestAddress),
+        /// What the listener said.
+        source: ListenerError,
+    },
+    /// A region would take the place of another. Listeners would have both for a moment, as they accept what is new before
+    /// the change and let go what is gone after it.
+    #[error(
+        "the region {}..={} would take the place of {}..={}: remove that in an update of its own before",
+        new.0, new.1, old.0, old.1
+    )]
+    Replaced {
+        /// First and last address of the new region.
+        new: (GuestAddress, GuestAddress),
+        /// First and last address of the one that is there.
+        old: (GuestAddress, GuestAddress),
+    },
+    /// An update within an update: from a listener, or from the function that makes the new map. It would wait for itself.
+    #[error("the map is being changed by this thread: a listener cannot change it")]
+    Nested,
+    /// This thread holds a guard of this map, for which the update might wait for ever.
+    #[error("this thread holds a guard of the map, for which its change would have to wait: drop it before")]
+    GuardHeld,
+    /// There is no such listener, or no longer.
+    #[error("no listener is registered as {0:?}")]
+    NoListener(ListenerId),
+}
