@@ -1,13 +1,13 @@
 use std::error::Error;
 
-use super::ListenerId;
-use crate::GuestAddress;
-use crate::guest_memory::RegionError;
+use super::{ListenerId, PlugError};
+use crate::guest_memory::{PlugState, RegionError};
+use crate::{GuestAddress, GuestUsize};
 
 /// Why a listener cannot take a region: an error of its own.
 pub type ListenerError = Box<dyn Error + Send + Sync>;
 
-/// Why a map was not changed. It is as it was before, and so is what listeners know.
+/// Why a map was not changed. It is as it was before, and so is what listeners know, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -45,6 +45,52 @@ pub enum MapError {
     /// This thread holds a guard of this map, for which the update might wait for ever.
     #[error("this thread holds a guard of the map, for which its change would have to wait: drop it before")]
     GuardHeld,
+    /// Not all of what was to be plugged or unplugged is memory.
+    #[error("not all of the {len:#x} bytes at {addr} are memory: there is none at {hole}")]
+    Hole {
+        /// Where the range begins.
+        addr: GuestAddress,
+        /// Its length in bytes.
+        len: GuestUsize,
+        /// The first address without memory.
+        hole: GuestAddress,
+    },
+    /// What was to be plugged or unplugged goes past the end of the address space.
+    #[error("{len:#x} bytes at {addr} go past the end of the address space")]
+    Wraps {
+        /// Where the range begins.
+        addr: GuestAddress,
+        /// Its length in bytes.
+        len: GuestUsize,
+    },
+    /// A region cannot plug or unplug a part of it. If the region has failed to unplug it, what it held may be gone.
+    #[error("{}..={} cannot be {}: {source}", range.0, range.1, to)]
+    Plug {
+        /// First and last address of the part.
+        range: (GuestAddress, GuestAddress),
+        /// What it was to be.
+        to: PlugState,
+        /// What the region said.
+        source: PlugError,
+    },
+    /// A listener cannot take a part of a region that was to be plugged. Those that had accepted it were told that it is not.
+    #[error("{listener} refused {}..={}, which was to be plugged: {source}", range.0, range.1)]
+    PlugRefused {
+        /// The listener's name.
+        listener: String,
+        /// First and last address of the part.
+        range: (GuestAddress, GuestAddress),
+        /// What the listener said.
+        source: ListenerError,
+    },
+    /// A change was refused, and what had been done of it could not be undone.
+    #[error("{cause}; and what was done of it stays: {undo}")]
+    NotUndone {
+        /// Why it was refused.
+        cause: Box<MapError>,
+        /// What the first said that did not undo its part.
+        undo: Box<MapError>,
+    },
     /// There is no such listener, or no longer.
     #[error("no listener is registered as {0:?}")]
     NoListener(ListenerId),

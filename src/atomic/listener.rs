@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{ListenerError, MapError};
-use crate::guest_memory::GuestMemoryRegion;
+use crate::guest_memory::{GuestMemoryRegion, RegionRange};
 
 /// Who mirrors a map and has to know of each change: a hypervisor's memory slots, an IOMMU's mappings, the memory table of
 /// a vhost-user peer.
@@ -63,7 +63,8 @@ pub trait MapListener<R>: Send {
     }
 
     /// A region is about to be added. Regions come by ascending address, and to one listener after another in the order in
-    /// which they were registered.
+    /// which they were registered. Of a region that parts are unplugged of, it is to map what is
+    /// [plugged](super::Pluggable::plugged_ranges): VFIO, for instance, would make all pages of what it maps.
     ///
     /// # Errors
     ///
@@ -74,6 +75,27 @@ pub trait MapListener<R>: Send {
     /// A region is gone, or was not added after all. In the reverse of the order of [`added`](Self::added). The region lives
     /// at least until this returns.
     fn removed(&mut self, region: &Arc<R>);
+
+    /// A part of a region is plugged that was not: it can be accessed, and reads as zero. Parts come by ascending address,
+    /// and to one listener after another in the order in which they were registered. Of a region that is
+    /// [added](Self::added) nothing is told by this: what is plugged of it, it [says](super::Pluggable::plugged_ranges).
+    /// Unless the implementation says otherwise, nothing is done about it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot take it, for whichever reason: it is unplugged again, and those that have accepted any of it are told.
+    /// This one is not told: it must have nothing of it. (Where a part is told to be plugged again as it could not be
+    /// unplugged, it stays plugged nevertheless.)
+    fn plugged(&mut self, region: &Arc<R>, range: RegionRange) -> Result<(), ListenerError> {
+        let _ = (region, range);
+        Ok(())
+    }
+
+    /// A part of a region is about to be unplugged, or was not plugged after all: it must not be used any more when this
+    /// returns. In the reverse of the order of [`plugged`](Self::plugged).
+    fn unplugged(&mut self, region: &Arc<R>, range: RegionRange) {
+        let _ = (region, range);
+    }
 }
 
 /// A registered listener, to [`unregister`](super::GuestMemoryAtomic::unregister) it.
@@ -94,6 +116,16 @@ struct Entry<R> {
 impl<R> Listeners<R> {
     pub(super) fn new() -> Self {
         Self { entries: Vec::new(), next: 0 }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// One of them, in their order.
+    pub(super) fn nth(&mut self, number: usize) -> Option<&mut dyn MapListener<R>> {
+        self.entries.get_mut(number).map(|entry| &mut *entry.listener as _)
     }
 
     /// Asks each whether it takes each of `regions`.

@@ -11,6 +11,7 @@
 //! | [`MemorySnapshot`]      | the map as it was at a look, for as long as it is wanted                        |
 //! | [`MapListener`]         | who has to know of each region: a hypervisor's slots, an IOMMU, a peer's table  |
 //! | [`SlotAllocator`]       | numbers for such slots                                                          |
+//! | [`Pluggable`]           | regions of which parts can be unplugged, as virtio-mem does                     |
 //! | [`RegionMap`]           | the memories that can be held: of regions that are shared                       |
 //!
 //! A view of the map is a snapshot. Whoever has one sees neither half a change nor, until taking the next, a whole one; so a
@@ -45,13 +46,16 @@
 //! Looking ([`read`](Reader::read), [`memory`](GuestMemoryAtomic::memory)) waits for nothing. An update waits for other updates;
 //! one that removes a region waits also until each guard is dropped that was there before. So a thread that has a guard
 //! may not update, nor may what a listener is told lead to an update; both are found out, and are errors. Snapshots are not
-//! waited for, as they may be kept for long: what they have stays mapped until they are dropped.
+//! waited for, as they may be kept for long: what they have stays mapped until they are dropped. Nor does
+//! [`plug`](GuestMemoryAtomic::plug) or [`unplug`](GuestMemoryAtomic::unplug) wait for those who read: regions stay as they are, and
+//! an access to what is unplugged is an error.
 
 mod error;
 mod listener;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod map;
+mod plug;
 mod published;
 mod slots;
 mod update;
@@ -59,5 +63,6 @@ mod update;
 pub use error::{ListenerError, MapError};
 pub use listener::{ListenerId, MapListener};
 pub use map::{GuestMemoryAtomic, RegionMap};
+pub use plug::{PlugError, Pluggable};
 pub use published::{MemoryGuard, MemorySnapshot, Reader};
 pub use slots::SlotAllocator;

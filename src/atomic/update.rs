@@ -24,7 +24,7 @@ impl<M: RegionMap> Writer<M> {
         Self { published, listeners: Mutex::new(Listeners::new()), owner: AtomicUsize::new(0) }
     }
 
-    fn lock(&self) -> Result<Locked<'_, M::Region>, MapError> {
+    pub(super) fn lock(&self) -> Result<Locked<'_, M::Region>, MapError> {
         let thread = here();
         // Relaxed: only this thread stores this number.
         if self.owner.load(Ordering::Relaxed) == thread {
@@ -48,9 +48,9 @@ impl<M: RegionMap> Drop for Writer<M> {
     }
 }
 
-struct Locked<'a, R> {
+pub(super) struct Locked<'a, R> {
     owner: &'a AtomicUsize,
-    listeners: MutexGuard<'a, Listeners<R>>,
+    pub(super) listeners: MutexGuard<'a, Listeners<R>>,
 }
 
 impl<R> Drop for Locked<'_, R> {

@@ -24,7 +24,7 @@ pub enum Error {
         /// Bytes transferred: a retry starts this much further on.
         completed: usize,
     },
-    /// A page is not accessible: its file was truncated, it was unmapped or protected, or the hardware lost it.
+    /// A page is not accessible: its file was truncated, it was unmapped, unplugged or protected, or the hardware lost it.
     #[error("the page at {addr} cannot be accessed ({completed} bytes before it were transferred)")]
     Fault {
         /// The first byte that could not be accessed.

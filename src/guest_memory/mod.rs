@@ -12,6 +12,7 @@
 //! | [`RegionKind`]                | RAM, ROM, a device's, reserved                                          |
 //! | [`GuestMemory`]               | all of a guest's memory, and its [`Bytes`](crate::Bytes)                |
 //! | [`GuestRegionCollection`]     | regions of one type, sorted, with an index: the usual `GuestMemory`     |
+//! | [`RegionRange`], [`PlugState`] | a part of a region, which is memory or only room for it                 |
 //! | [`GuestSlice`]                | guest bytes that are contiguous in host memory; writes are marked dirty |
 //! | [`GuestRef`], [`GuestArrayRef`] | values in guest memory; stores are marked dirty                       |
 
@@ -31,6 +32,7 @@ mod kind;
 #[cfg(feature = "alloc")]
 mod likely;
 mod memory;
+mod plug;
 mod reference;
 mod region;
 mod slice;
@@ -46,6 +48,7 @@ pub use error::{Error, RegionError};
 pub use file_offset::FileOffset;
 pub use kind::RegionKind;
 pub use memory::{GuestMemory, GuestSlices};
+pub use plug::{PlugState, RegionRange};
 pub use reference::{GuestArrayRef, GuestRef};
 pub use region::GuestMemoryRegion;
 pub use slice::GuestSlice;

@@ -179,7 +179,7 @@ pub(super) fn check_recovery(protection: Protection) -> Result<(), Error> {
     Ok(())
 }
 
-fn refused(step: Step, size: usize, errno: rustix::io::Errno) -> Error {
+pub(super) fn refused(step: Step, size: usize, errno: rustix::io::Errno) -> Error {
     Error::Refused { step, size, source: errno.into() }
 }
 
@@ -319,40 +319,4 @@ fn make_pages(
         unsafe { rustix::mm::mlock(start, shape.len) }.map_err(locked)?;
     }
     Ok(())
-}
-
-impl MmapRegion {
-    /// Lets the memory be read only, or written again: firmware is loaded, then protected.
-    ///
-    /// It is not for memory that others write at that moment: such a write is done, or refused, or it is
-    /// [`Fault`](crate::guest_memory::Error::Fault); and where faults are not recovered from it may end the process.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`]; [`Error::NoRecovery`] if a write would end the process; [`Error::Borrowed`] for a mapping that
-    /// is not this value's own.
-    pub fn protect(&self, protection: Protection) -> Result<(), Error> {
-        let Some(len) = self.size.checked_next_multiple_of(self.page).filter(|_| self.place.is_some()) else {
-            return Err(Error::Borrowed("another protection"));
-        };
-        #[cfg(feature = "fault-recovery")]
-        check_recovery(protection)?;
-        let flags = match protection {
-            Protection::ReadWrite => rustix::mm::MprotectFlags::READ | rustix::mm::MprotectFlags::WRITE,
-            Protection::ReadOnly => rustix::mm::MprotectFlags::READ,
-        };
-        let (before, read_only) = (self.is_read_only(), protection == Protection::ReadOnly);
-        // Said before the pages refuse, and taken back after they no longer do: who writes is refused by word first.
-        if read_only {
-            self.set_read_only(true);
-        }
-        // SAFETY: the mapping is this value's own, accessed through slices only, of which a write may fault.
-        let protected = unsafe { rustix::mm::mprotect(self.start.as_ptr().cast(), len, flags) };
-        if let Err(errno) = protected {
-            self.set_read_only(before);
-            return Err(refused(Step::Protect, self.size, errno));
-        }
-        self.set_read_only(read_only);
-        Ok(())
-    }
 }

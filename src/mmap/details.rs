@@ -1,18 +1,21 @@
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{OnceLock, RwLock};
 
-use super::{Error, FileOffset, GuestRegionMmap, HugePageSize, Protection};
+use super::ranges::Ranges;
+use super::{FileOffset, GuestRegionMmap, HugePageSize};
 use crate::RegionKind;
 
 /// What a VMM keeps about a region.
 #[derive(Debug)]
 pub(super) struct Details {
-    name: String,
+    name: Box<str>,
     pub(super) kind: RegionKind,
     numa_node: Option<u32>,
     /// The slot's number, or [`NO_SLOT`].
     slot: AtomicU64,
     guest_memfd: OnceLock<FileOffset>,
+    /// Offsets of whole pages. Who changes what may be done with pages, has it alone. Elsewhere, so that a region stays small.
+    pub(super) unplugged: Box<RwLock<Ranges>>,
 }
 
 /// More than any number of 32 bits.
@@ -21,11 +24,12 @@ const NO_SLOT: u64 = u64::MAX;
 impl Details {
     pub(super) fn new() -> Self {
         Self {
-            name: String::new(),
+            name: Box::default(),
             kind: RegionKind::Ram,
             numa_node: None,
             slot: AtomicU64::new(NO_SLOT),
             guest_memfd: OnceLock::new(),
+            unplugged: Box::default(),
         }
     }
 }
@@ -51,7 +55,7 @@ impl GuestRegionMmap {
     /// The region with a name, for people: in tables, in logs. Unless given one, it has the empty one.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
-        self.details.name = name.into();
+        self.details.name = name.into().into_boxed_str();
         self
     }
 
@@ -115,14 +119,5 @@ impl GuestRegionMmap {
     /// Whether it can be read and not written.
     pub fn is_read_only(&self) -> bool {
         self.mapping.is_read_only()
-    }
-
-    /// Lets the memory be read only, or written again: see [`MmapRegion::protect`](super::MmapRegion::protect).
-    ///
-    /// # Errors
-    ///
-    /// As for [`MmapRegion::protect`](super::MmapRegion::protect).
-    pub fn protect(&self, protection: Protection) -> Result<(), Error> {
-        self.mapping.protect(protection)
     }
 }

@@ -71,7 +71,7 @@ impl MmapRegion {
     }
 
     /// Gives back `len` bytes from `offset`, which are whole pages of the mapping.
-    fn give_back(&self, offset: usize, len: usize) -> Result<(), Error> {
+    pub(super) fn give_back(&self, offset: usize, len: usize) -> Result<(), Error> {
         let start = self.start.as_ptr().wrapping_add(offset).cast();
         let refused = |step| move |errno: rustix::io::Errno| Error::Refused { step, size: len, source: errno.into() };
         let advise = |advice| {
@@ -109,7 +109,8 @@ impl MmapRegion {
 }
 
 impl GuestRegionMmap {
-    /// As [`MmapRegion::discard`], for bytes from an offset; and pages that were given back are marked as dirty.
+    /// As [`MmapRegion::discard`], for bytes from an offset; and pages that were given back are marked as dirty. What is
+    /// [unplugged](Self::unplug) has none to give back, and does not count.
     ///
     /// # Errors
     ///
@@ -117,10 +118,15 @@ impl GuestRegionMmap {
     pub fn discard(&self, offset: MemoryRegionAddress, len: GuestUsize) -> Result<GuestUsize, Error> {
         let (offset, len) = (index(offset.0), index(len));
         let Some((start, len)) = self.mapping.whole_pages(offset, len)? else { return Ok(0) };
-        let given_back = self.mapping.give_back(start, len);
-        // Also where only some of them may be gone.
-        self.tracker.mark(self.tracker.base().wrapping_add(start as u64), len);
-        given_back.map(|()| len as u64)
+        let mut given_back: u64 = 0;
+        for part in self.unplugged().outside(start..start.saturating_add(len)) {
+            let answer = self.mapping.give_back(part.start, part.len());
+            // Also where only some of them may be gone.
+            self.tracker.mark(self.tracker.base().wrapping_add(part.start as u64), part.len());
+            answer?;
+            given_back = given_back.saturating_add(part.len() as u64);
+        }
+        Ok(given_back)
     }
 }
 

@@ -91,6 +91,34 @@ pub enum Error {
     #[cfg(feature = "fault-recovery")]
     #[error("read-only memory needs the handlers of SIGSEGV and SIGBUS: call fault_recovery::install() first")]
     NoRecovery,
+    /// Memory was to be unplugged where an access to it would end the process. Nothing was done.
+    #[error("memory can be unplugged only where an access to it is an error: {}", unrecovered())]
+    Unrecovered,
+    /// Memory is plugged and unplugged by whole pages. Nothing was done.
+    #[error(
+        "{len:#x} bytes from offset {offset:#x} are not whole pages of {page_size:#x} bytes: what is plugged or unplugged \
+         begins and ends with one"
+    )]
+    PartOfPage {
+        /// Where the range begins, in bytes from the start of the mapping.
+        offset: u64,
+        /// Its length in bytes.
+        len: u64,
+        /// The size of the mapping's pages, in bytes.
+        page_size: u64,
+    },
+    /// A change was refused, and what had been done of it could not be undone.
+    #[error("{cause}; and of the {len:#x} bytes from offset {offset:#x} some stay changed: {undo}")]
+    NotUndone {
+        /// Why it was refused.
+        cause: Box<Error>,
+        /// Why it could not be undone.
+        undo: Box<Error>,
+        /// Where the first byte is that stays changed, from the start of the mapping.
+        offset: u64,
+        /// The bytes from there to the last that does.
+        len: u64,
+    },
     /// The handlers that make an error of a page that cannot be accessed could not be installed.
     #[cfg(feature = "fault-recovery")]
     #[error(
@@ -149,4 +177,13 @@ pub enum Error {
         /// Why it was refused.
         source: Box<Error>,
     },
+}
+
+/// What to do, so that a page that cannot be accessed is an error.
+fn unrecovered() -> &'static str {
+    if crate::access::RECOVERS {
+        "call fault_recovery::install() first"
+    } else {
+        "this takes the feature fault-recovery, and x86-64 or aarch64"
+    }
 }

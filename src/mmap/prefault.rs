@@ -154,7 +154,7 @@ impl GuestMemoryMmap {
     /// Makes the pages of `len` bytes at `addr`, in one region or several that touch, before they are touched, and tells
     /// `progress` how far that is: once at its start, and whenever some 16 MiB more are done, in the calling thread. It
     /// breaks off when it is told to. No byte is changed, and no page marked as dirty. Several ranges may be prefaulted at
-    /// once, and while the guest runs.
+    /// once, and while the guest runs. What is [unplugged](super::GuestRegionMmap::unplug) is left out, and does not count.
     ///
     /// ```
     /// use std::num::NonZeroUsize;
@@ -172,8 +172,8 @@ impl GuestMemoryMmap {
     ///
     /// # Errors
     ///
-    /// [`Error::Hole`] or [`Error::Wraps`] if not all of it is memory: then nothing was done. [`Error::Refused`],
-    /// [`Error::Cancelled`]: the pages that were made stay.
+    /// [`Error::Hole`] or [`Error::Wraps`] if not all of it is memory: then nothing was done. [`Error::Refused`], also if
+    /// some is unplugged meanwhile; [`Error::Cancelled`]: the pages that were made stay.
     pub fn prefault(
         &self,
         addr: GuestAddress,
@@ -182,7 +182,13 @@ impl GuestMemoryMmap {
         progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let pieces = pieces(self, [(addr, len)])?;
-        let spans = pieces.iter().map(|piece| Span::of(&piece.region.mapping, index(piece.offset.0), index(piece.len)));
-        run(&spans.collect::<Result<Vec<_>, _>>()?, prefault, progress)
+        let mut spans = Vec::new();
+        for piece in &pieces {
+            let (start, len) = (index(piece.offset.0), index(piece.len));
+            for part in piece.region.unplugged().outside(start..start.saturating_add(len)) {
+                spans.push(Span::of(&piece.region.mapping, part.start, part.len())?);
+            }
+        }
+        run(&spans, prefault, progress)
     }
 }

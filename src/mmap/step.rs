@@ -34,7 +34,7 @@ pub enum Step {
     Prefault,
     /// The protection is changed: mprotect(2).
     Protect,
-    /// Pages are given back: madvise(2), `MADV_DONTNEED` or `MADV_REMOVE`.
+    /// Pages are given back: madvise(2), `MADV_DONTNEED` or `MADV_REMOVE`; or fallocate(2), `FALLOC_FL_PUNCH_HOLE`.
     Discard,
 }
 
@@ -78,6 +78,13 @@ impl Step {
                 " (raise the limit on threads: RLIMIT_NPROC, kernel.threads-max, or pids.max of the cgroup)"
             }
             (Self::Prefault, Some(Errno::HWPOISON)) => " (the hardware has lost a page)",
+            (Self::Protect, Some(Errno::NOMEM)) => {
+                " (each part that differs from those beside it is a mapping: raise vm.max_map_count)"
+            }
+            (Self::Protect, Some(Errno::ACCESS)) => " (the file is not open for writing)",
+            (Self::Discard, Some(Errno::ACCESS)) => {
+                " (shared memory that is not open for writing; or that has no file and is unplugged, before Linux 6.7)"
+            }
             (Self::Discard, Some(Errno::OPNOTSUPP)) => " (the file system cannot punch holes)",
             (Self::Discard, Some(Errno::PERM)) => " (the file is sealed against it)",
             (Self::Discard, Some(Errno::INVAL)) => {

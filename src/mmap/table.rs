@@ -5,7 +5,8 @@ use super::{GuestMemoryMmap, GuestRegionMmap};
 use crate::layout::table::{Align, Table, size};
 use crate::{GuestMemory, GuestMemoryRegion};
 
-/// As text it is a table: a row for each region, by ascending address; numbers of addresses are hexadecimal.
+/// As text it is a table: a row for each region, by ascending address; numbers of addresses are hexadecimal. Beside the
+/// access stands how much is unplugged, if anything is: `rw, 4 MiB unplugged`.
 ///
 /// ```
 /// use memory_model::mmap::MmapRegion;
@@ -45,7 +46,7 @@ impl fmt::Display for GuestMemoryMmap {
                 region.last_addr().to_string(),
                 size(region.len()).to_string(),
                 region.kind().to_string(),
-                (if region.is_read_only() { "r" } else { "rw" }).into(),
+                access(region),
                 number(region.numa_node()),
                 number(region.slot()),
                 size(region.mapping.page as u64).to_string(),
@@ -55,6 +56,15 @@ impl fmt::Display for GuestMemoryMmap {
             ]);
         }
         fmt::Display::fmt(&table, f)
+    }
+}
+
+/// What may be done with it, and with how much of it nothing.
+fn access(region: &GuestRegionMmap) -> String {
+    let plugged = if region.is_read_only() { "r" } else { "rw" };
+    match region.unplugged_ranges().iter().map(|range| range.len).sum() {
+        0 => plugged.into(),
+        unplugged => format!("{plugged}, {} unplugged", size(unplugged)),
     }
 }
 

@@ -39,26 +39,30 @@ fn a_page_without_access_lies_on_each_side() {
     if !has_kernel() {
         return;
     }
-    for backing in BACKINGS {
-        for size in [1, page(), 3 * page() + 5, 16 << 20] {
-            // So that no other region's guard is next to it.
-            let region = backing.builder(size).alignment(64 << 20).build().unwrap();
-            let end = (start(&region) + size).next_multiple_of(page());
-            for guard in [start(&region) - page(), end] {
-                let mapping = mapping_at(guard).unwrap();
-                assert_eq!(mapping.access, "---p", "{}: {size:#x}", backing.name);
-                assert!(mapping.range.end >= guard + page(), "{}: {mapping:x?}", backing.name);
-            }
-            let region = backing.builder(size).alignment(64 << 20).guard_pages(false).build().unwrap();
-            let end = (start(&region) + size).next_multiple_of(page());
-            for beyond in [start(&region) - 1, end] {
-                let mapping = mapping_at(beyond);
-                let is_guard =
-                    mapping.as_ref().is_some_and(|mapping| mapping.access == "---p" && mapping.range.len() == page());
-                assert!(!is_guard, "{}: {size:#x}: {mapping:x?}", backing.name);
+    // Alone in its process: another test's guard could lie next to memory that has none.
+    in_child!(a_page_without_access_lies_on_each_side, {
+        for backing in BACKINGS {
+            for size in [1, page(), 3 * page() + 5, 16 << 20] {
+                // So that no other region's guard is next to it.
+                let region = backing.builder(size).alignment(64 << 20).build().unwrap();
+                let end = (start(&region) + size).next_multiple_of(page());
+                for guard in [start(&region) - page(), end] {
+                    let mapping = mapping_at(guard).unwrap();
+                    assert_eq!(mapping.access, "---p", "{}: {size:#x}", backing.name);
+                    assert!(mapping.range.end >= guard + page(), "{}: {mapping:x?}", backing.name);
+                }
+                let region = backing.builder(size).alignment(64 << 20).guard_pages(false).build().unwrap();
+                let end = (start(&region) + size).next_multiple_of(page());
+                for beyond in [start(&region) - 1, end] {
+                    let mapping = mapping_at(beyond);
+                    let is_guard = mapping
+                        .as_ref()
+                        .is_some_and(|mapping| mapping.access == "---p" && mapping.range.len() == page());
+                    assert!(!is_guard, "{}: {size:#x}: {mapping:x?}", backing.name);
+                }
             }
         }
-    }
+    });
 }
 
 #[test]

@@ -138,8 +138,8 @@ impl MmapRegion {
     ///
     /// smaps is asked first. It counts by areas (VMAs), of which the mapping may have several; but areas with nothing
     /// between them that are alike are one to the kernel, whoever mapped them: guard pages are between. If one of the
-    /// mapping's reaches beyond it, what smaps counts cannot be told apart, and mincore(2) is asked; likewise where smaps
-    /// cannot be read, as in a jail without /proc. Pages count as a whole.
+    /// mapping's reaches beyond it and has pages, what smaps counts cannot be told apart, and mincore(2) is asked; likewise
+    /// where smaps cannot be read, as in a jail without /proc. Pages count as a whole.
     ///
     /// smaps costs as many page table entries as the whole process has, and some microseconds for each of its areas: for a
     /// memory of many regions see [`GuestMemoryMmap::usage`]. mincore(2) costs as many as the mapping has pages, touched

@@ -7,7 +7,8 @@ use std::io::{self, BufRead};
 
 use super::{Details, Span, Usage};
 
-/// What smaps counts for each span. `None` for one that it does not cover, or with areas that reach beyond it.
+/// What smaps counts for each span. `None` for one that it does not cover, or with areas that reach beyond it and
+/// have pages.
 pub(super) fn count(spans: &[Span], mut smaps: impl BufRead) -> io::Result<Vec<Option<Usage>>> {
     let mut tally = Tally::new(spans);
     let mut area: Option<Area> = None;
@@ -125,6 +126,10 @@ impl Tally {
         while self.entries.get(self.passed).is_some_and(|entry| entry.span.end <= area.start) {
             self.passed += 1;
         }
+        if area.resident == 0 && area.details == (Details { swapped: 0, huge: 0, shared: 0 }) {
+            self.cover(area);
+            return;
+        }
         // Of those left only the first can hold all of the area: spans do not overlap. What somebody else has mapped
         // may, and all but one of such spans are then not covered.
         let Some(entry) = self.entries.get_mut(self.passed) else { return };
@@ -133,6 +138,14 @@ impl Tally {
         if entry.span.start <= area.start && end.is_some_and(|end| area.end <= end) {
             entry.covered += area.end.min(entry.span.end).saturating_sub(area.start);
             entry.usage = entry.usage.plus(Usage { resident: area.resident, details: Some(area.details) });
+        }
+    }
+
+    /// Adds an area without pages, whose parts are everybody's: what is unplugged may be one with guard pages beside it.
+    fn cover(&mut self, area: &Area) {
+        for entry in self.entries.iter_mut().skip(self.passed).take_while(|entry| entry.span.start < area.end) {
+            let (start, end) = (area.start.max(entry.span.start), area.end.min(entry.span.end));
+            entry.covered += end.saturating_sub(start);
         }
     }
 

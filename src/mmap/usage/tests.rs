@@ -104,6 +104,15 @@ fn a_span_may_have_several_areas_but_no_hole() {
 }
 
 #[test]
+fn an_area_without_pages_is_everybodys() {
+    // As an unplugged part is one area with the guard pages beside it, and they with the next mapping's.
+    let areas = b"1000-2000 r\nRss: 1 kB\n2000-6000 -\nRss: 0 kB\n6000-7000 r\nRss: 4 kB\n7000-9000 -\nSwap: 4 kB\n";
+    let spans = [span(0x1000, 0x3000), span(0x3000, 0x4000), span(0x5000, 0x7000), span(0x8000, 0x9000)];
+    let counted = smaps::count(&spans, &areas[..]).unwrap();
+    assert_eq!(counted, [Some(usage(1 << 10, 0, 0, 0)), Some(usage(0, 0, 0, 0)), Some(usage(4 << 10, 0, 0, 0)), None]);
+}
+
+#[test]
 fn what_is_not_smaps_is_an_error() {
     for text in [
         "Rss: 4 kB\n",                               // of no area
