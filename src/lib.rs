@@ -29,6 +29,7 @@
 //! | [`mmap`]            | where does the memory come from?                                 | yes      |
 //! | [`atomic`]          | what if the map changes while it is used?                        | yes      |
 //! | [`io_memory`]       | what does a device see?                                          | no       |
+//! | `interop`           | how do other crates get at it? (feature `kvm`)                   | yes      |
 //!
 //! # A tour
 //!
@@ -157,6 +158,8 @@
 //! * `mmap` (default): the backend, on Linux.
 //! * `fault-recovery` (default): a page that cannot be accessed, for instance of a file that was truncated while it is
 //!   mapped, is an error, on Linux on x86-64 and aarch64. Without it such a page ends the process by SIGBUS.
+//! * `kvm`: `interop::kvm`, which mirrors a map into the memory slots of KVM and fetches its dirty log, on Linux on x86-64
+//!   and aarch64.
 //!
 //! Needs 64-bit atomics, and pointers of 32 or 64 bits.
 
@@ -176,6 +179,8 @@ pub mod data_init;
 pub mod dirty;
 pub mod endian;
 pub mod guest_memory;
+#[cfg(all(feature = "kvm", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub mod interop;
 pub mod io_memory;
 #[cfg(feature = "alloc")]
 pub mod layout;
