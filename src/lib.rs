@@ -23,7 +23,7 @@
 //! | [`volatile_memory`] | which bytes may be touched, and until when?                      | yes      |
 //! | [`stream`]          | how do files and sockets reach them?                             | yes      |
 //! | [`bytes`]           | what can be done with memory, whoever provides it?               | no       |
-//! | [`dirty`]           | which memory was written?                                        | no       |
+//! | [`dirty`]           | which memory was written?                                        | yes      |
 //! | [`guest_memory`]    | which guest addresses are there, and what lies behind them?      | no       |
 //! | [`layout`]          | which addresses has the guest, and for what?                     | no       |
 //! | [`mmap`]            | where does the memory come from?                                 | yes      |

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use memory_model::dirty::DirtyBitmap;
-use memory_model::{Bytes, GuestAddress, GuestMemoryMmap};
+use memory_model::{Address, Bytes, GuestAddress, GuestMemoryMmap};
 use vm_memory::Bytes as _;
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 
@@ -65,7 +65,16 @@ fn writes(regions: u64) -> Result<()> {
     let (never, mem) = (memory(regions)?, memory(regions)?);
     let mut seed = regions;
     let places: Vec<_> = (0..2048).map(|_| GuestAddress(next(&mut seed) % (regions * REGION) / 8 * 8)).collect();
-    let [mut untracked, mut off, mut dirty, mut clean] = [f64::MAX; 4];
+    // Each page once, somewhere.
+    let pages = (regions * REGION / PAGE).min(1024);
+    let page = |number| number * (regions * REGION / pages);
+    let once: Vec<_> = (0..pages).map(|number| GuestAddress(page(number) + next(&mut seed) % PAGE / 8 * 8)).collect();
+    let each = |mem: &GuestMemoryMmap| {
+        for &at in &once {
+            black_box(mem.write_obj(black_box(1_u64), at).is_ok());
+        }
+    };
+    let [mut untracked, mut off, mut dirty, mut each_untracked, mut clean] = [f64::MAX; 5];
     let write = |mem: &GuestMemoryMmap| {
         for &at in &places {
             black_box(mem.write_obj(black_box(1_u64), at).is_ok());
@@ -76,14 +85,8 @@ fn writes(regions: u64) -> Result<()> {
         time(&mut untracked, places.len(), || write(&never));
         time(&mut off, places.len(), || write(&mem));
         let log = mem.start_tracking(PAGE)?;
-        // Each page once.
-        let pages = (regions * REGION / PAGE).min(1024);
-        let stride = regions * REGION / pages;
-        time(&mut clean, usize::try_from(pages)?, || {
-            for page in 0..pages {
-                black_box(mem.write_obj(black_box(1_u64), GuestAddress(page * stride)).is_ok());
-            }
-        });
+        time(&mut each_untracked, once.len(), || each(&never));
+        time(&mut clean, once.len(), || each(&mem));
         write(&mem);
         time(&mut dirty, places.len(), || write(&mem));
         log.stop_tracking();
@@ -91,7 +94,7 @@ fn writes(regions: u64) -> Result<()> {
     let limit = if regions > 64 { 3 } else { 2 };
     row(&format!("write_obj u64, {regions} regions, tracked once, off"), untracked, off, "+ 0.5 ns");
     row(&format!("write_obj u64, {regions} regions, dirty page"), untracked, dirty, &format!("+ {limit} ns"));
-    row(&format!("write_obj u64, {regions} regions, clean page"), untracked, clean, "+ 8 ns");
+    row(&format!("write_obj u64, {regions} regions, clean page"), each_untracked, clean, "+ 8 ns");
     if regions == 1 {
         peer(&places)?;
     }
@@ -143,13 +146,15 @@ fn slices() -> Result<()> {
 fn threads() -> Result<()> {
     let (never, mem) = (memory(2)?, memory(2)?);
     let log = mem.start_tracking(PAGE)?;
+    let mut seed = 2;
+    let places: Vec<_> = (0..2048).map(|_| GuestAddress(next(&mut seed) % REGION / 8 * 8)).collect();
     let work = |mem: &GuestMemoryMmap| {
         thread::scope(|scope| {
             for number in 0..2 {
+                let places = &places;
                 scope.spawn(move || {
-                    for turn in 0..1_000_000 {
-                        let at = GuestAddress(number * REGION + turn * 4104 % REGION / 8 * 8);
-                        black_box(mem.write_obj(black_box(turn), at).is_ok());
+                    for &at in places.iter().cycle().take(1_000_000) {
+                        black_box(mem.write_obj(black_box(1_u64), at.unchecked_add(number * REGION)).is_ok());
                     }
                 });
             }

@@ -28,6 +28,7 @@ pub(crate) fn prepare() {
 }
 
 /// Whether each thread has to see to its own barriers.
+#[inline(always)]
 pub(super) fn is_each_ones_own() -> bool {
     WHO.load(Ordering::Relaxed) != KERNEL
 }
@@ -43,6 +44,7 @@ pub(crate) fn own() {
 }
 
 /// As [`own`], where it is nobody's own.
+#[cfg(feature = "std")]
 #[inline(always)]
 pub(crate) fn implied() {
     compiler_fence(Ordering::SeqCst);

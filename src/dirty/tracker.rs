@@ -105,7 +105,13 @@ impl Tracker {
     #[cold]
     #[inline(never)]
     pub(crate) fn mark_offset(&self, offset: u64, len: u64) {
-        // A page that is dirty already is the commonest case by far, and costs a call that needs no stack.
+        self.mark_value(offset, len);
+    }
+
+    /// As [`mark_offset`](Self::mark_offset), inlined: for a value, which is written faster than a function is called. A page
+    /// that is dirty already is the commonest case by far.
+    #[inline(always)]
+    pub(crate) fn mark_value(&self, offset: u64, len: u64) {
         let is_marked = self.with_bits(offset, len, |word, page, above, line| {
             let is_set = |word: &AtomicU64, bit: u64, order| (word.load(order) >> (bit & 63)) & 1 == 1;
             // As `DirtyBitmap::mark_word`; no barrier is needed, or there were no bits.
@@ -116,6 +122,7 @@ impl Tracker {
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn mark_unmarked(&self, offset: u64, len: u64) {
         let marked = self.with_bits(offset, len, |word, page, above, line| {
@@ -206,6 +213,7 @@ impl Tracker {
 
     /// The address of the region's first byte.
     #[inline(always)]
+    #[cfg(feature = "mmap")]
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
@@ -234,6 +242,7 @@ impl Tracker {
 
     pub(crate) fn mark_offset(&self, _offset: u64, _len: u64) {}
 
+    #[cfg(feature = "mmap")]
     pub(crate) fn base(&self) -> u64 {
         self.base
     }

@@ -50,7 +50,7 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     fn write_obj<T: DataInit>(&self, val: T, addr: MemoryRegionAddress) -> Result<(), Error> {
         match self.writable().try_write(val, index(addr.0)) {
             Ok(()) => {
-                self.wrote(addr, size_of::<T>());
+                self.wrote_value::<T>(addr);
                 Ok(())
             }
             Err(stop) => write_obj_stopped(self, val, addr, stop),
@@ -88,7 +88,7 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
     fn store<T: AtomicAccess>(&self, val: T, addr: MemoryRegionAddress, order: Ordering) -> Result<(), Error> {
         match self.writable().try_store(val.to_unit(), index(addr.0), order) {
             Ok(()) => {
-                self.wrote(addr, size_of::<T>());
+                self.wrote_value::<T>(addr);
                 Ok(())
             }
             Err(stop) => store_stopped(self, val, addr, order, stop),
@@ -107,7 +107,7 @@ impl Bytes<MemoryRegionAddress> for GuestRegionMmap {
         let (current_unit, new_unit) = (current.to_unit(), new.to_unit());
         match self.writable().try_compare_exchange(current_unit, new_unit, index(addr.0), success, failure) {
             Ok(Ok(held)) => {
-                self.wrote(addr, size_of::<T>());
+                self.wrote_value::<T>(addr);
                 Ok(Ok(T::from_unit(held)))
             }
             Ok(Err(held)) => Ok(Err(T::from_unit(held))),
@@ -158,6 +158,14 @@ impl GuestRegionMmap {
     fn wrote(&self, addr: MemoryRegionAddress, len: usize) {
         if self.tracker.is_on() && len > 0 {
             self.tracker.mark_offset(addr.0, len as u64);
+        }
+    }
+
+    /// Marks the value that was written.
+    #[inline(always)]
+    fn wrote_value<T>(&self, addr: MemoryRegionAddress) {
+        if self.tracker.is_on() && size_of::<T>() > 0 {
+            self.tracker.mark_value(addr.0, size_of::<T>() as u64);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 
+use memory_model::mmap::Error;
 use memory_model::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionMmap, GuestSlice, MemoryRegionAddress,
 };
@@ -68,6 +69,12 @@ const OTHERS: &[Writer] = &[
     }),
     ("GuestRegionMmap", "discard", |ground| {
         assert_eq!(ground.region.discard(REGION, host_page()).unwrap(), host_page());
+    }),
+    ("GuestRegionMmap", "plug", |ground| match ground.region.unplug(REGION, host_page()) {
+        Ok(()) => ground.region.plug(REGION, host_page()).unwrap(),
+        // Nothing can be unplugged, so that nothing is plugged.
+        Err(Error::Unrecovered) => ground.region.discard(REGION, host_page()).map(drop).unwrap(),
+        Err(error) => panic!("{error}"),
     }),
     ("GuestMemoryMmap", "discard", |ground| assert_eq!(ground.mem.discard(MEM, host_page()).unwrap(), host_page())),
     ("GuestMemoryMmap", "discard_ranges", |ground| {
@@ -146,14 +153,19 @@ const READS: &[(&str, &[&str])] = &[
         &[
             "guest_memfd",
             "hugetlb",
+            "is_plugged",
             "is_read_only",
             "name",
             "new",
             "numa_node",
+            "plugged_ranges",
             "protect",
             "set_guest_memfd",
             "set_slot",
             "slot",
+            // What it held is not there any more, nor is it zero.
+            "unplug",
+            "unplugged_ranges",
             "usage",
             "with_kind",
             "with_name",
@@ -201,8 +213,8 @@ fn each_method_that_writes_marks() {
             let harvest = log.harvest();
             let ranges: Vec<_> = harvest.ranges().map(|range| (range.start, range.len)).collect();
             harvest.commit();
-            let len = if method.starts_with("discard") { host_page() } else { 0x1000 };
-            let start = if method.starts_with("discard") { page } else { AT };
+            let whole = method.starts_with("discard") || *method == "plug";
+            let (start, len) = if whole { (page, host_page()) } else { (AT, 0x1000) };
             assert_eq!(ranges, [(start, len)], "{owner}::{method}, again: {again}");
         }
     }

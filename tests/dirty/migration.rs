@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use memory_model::dirty::{DirtyBitmap, DirtyRange};
 use memory_model::guest_memory::DirtyLog;
-use memory_model::{Bytes, DataInit, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionMmap};
+use memory_model::{Bytes, DataInit, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionMmap, Le64};
 
 use crate::ground::{is_emulated, memory};
 
@@ -26,8 +26,10 @@ trait Tracked: Sync {
 
 impl Tracked for DirtyLog<GuestRegionMmap> {
     fn write(&self, mem: &GuestMemoryMmap, at: GuestAddress, bytes: &[u8]) {
+        if let Ok(bytes) = <[u8; 8]>::try_from(bytes) {
+            return mem.write_obj(Le64::from(u64::from_le_bytes(bytes)), at).unwrap();
+        }
         match *bytes {
-            [a, b, c, d, e, f, g, h] => mem.write_obj(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), at).unwrap(),
             [first, .., last] if first == last => mem.fill(first, bytes.len(), at).unwrap(),
             _ => mem.write_slice(bytes, at).unwrap(),
         }
