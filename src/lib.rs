@@ -29,6 +29,7 @@
 //! | [`mmap`]            | where does the memory come from?                                 | yes      |
 //! | [`atomic`]          | what if the map changes while it is used?                        | yes      |
 //! | [`io_memory`]       | what does a device see?                                          | no       |
+//! | [`buffers`]         | how do many pieces of it take part in one transfer?              | yes      |
 //! | `interop`           | how do other crates get at it? (feature `kvm`)                   | yes      |
 //!
 //! # A tour
@@ -174,6 +175,8 @@ mod access;
 pub mod address;
 #[cfg(feature = "std")]
 pub mod atomic;
+#[cfg(feature = "std")]
+pub mod buffers;
 pub mod bytes;
 pub mod data_init;
 pub mod dirty;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::published::Published;
 use super::update::Writer;
 use super::{MemorySnapshot, Reader};
-use crate::guest_memory::{GuestMemory, GuestMemoryRegion, GuestRegionCollection};
+use crate::guest_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionCollection};
 
 /// A memory whose regions are shared: what a [`GuestMemoryAtomic`] can hold, as [`GuestRegionCollection`] is.
 ///
@@ -12,6 +12,13 @@ use crate::guest_memory::{GuestMemory, GuestMemoryRegion, GuestRegionCollection}
 pub trait RegionMap: GuestMemory {
     /// The regions, by ascending address.
     fn arc_regions(&self) -> &[Arc<Self::Region>];
+
+    /// The region that has `addr`.
+    fn find_arc_region(&self, addr: GuestAddress) -> Option<&Arc<Self::Region>> {
+        let regions = self.arc_regions();
+        let (before, _) = regions.split_at(regions.partition_point(|region| region.start_addr() <= addr));
+        before.last().filter(|region| region.last_addr() >= addr)
+    }
 }
 
 impl<R: GuestMemoryRegion> RegionMap for GuestRegionCollection<R> {

@@ -77,7 +77,7 @@ impl Error {
     /// transferred before the step.
     #[cold]
     #[inline(never)]
-    pub(super) fn of_whole(self, done: usize, expected: usize) -> Self {
+    pub(crate) fn of_whole(self, done: usize, expected: usize) -> Self {
         match self {
             Self::Fault { addr, completed } => Self::Fault { addr, completed: done.saturating_add(completed) },
             Self::ReadOnly { addr, completed } => Self::ReadOnly { addr, completed: done.saturating_add(completed) },

@@ -40,7 +40,7 @@ impl<'a> GuestSlice<'a> {
     }
 
     /// No bytes at all, at `addr`.
-    pub(super) fn empty(addr: GuestAddress) -> Self {
+    pub(crate) fn empty(addr: GuestAddress) -> Self {
         Self::new(VolatileSlice::default(), None, addr)
     }
 
@@ -163,7 +163,7 @@ impl<'a> GuestSlice<'a> {
 
     /// Looks for the first byte that cannot be accessed, page by page, and changes none: [`Error::Fault`], or
     /// [`Error::ReadOnly`].
-    pub(super) fn probe(&self, access: Probe) -> Result<(), Error> {
+    pub(crate) fn probe(&self, access: Probe) -> Result<(), Error> {
         if access == Probe::Write {
             self.check_writable(0, self.len())?;
         }
@@ -234,8 +234,9 @@ impl<'a> GuestSlice<'a> {
         if self.is_read_only() { error.of_read_only() } else { error }
     }
 
+    /// Marks `len` bytes from `offset` as written.
     #[inline(always)]
-    fn mark(&self, offset: usize, len: usize) {
+    pub(crate) fn mark(&self, offset: usize, len: usize) {
         if let Some(tracker) = self.tracker {
             tracker.mark(self.addr.0.wrapping_add(offset as u64), len);
         }

@@ -1,0 +1,35 @@
+//! Many pieces of guest memory in one transfer: scatter and gather without a copy.
+//!
+//! | type             | what it is                                                                             |
+//! |------------------|----------------------------------------------------------------------------------------|
+//! | [`GuestBuffers`] | pieces of guest memory, checked as a whole, as an array of iovecs; borrowed, or owned  |
+//! | [`IoSlice`]      | one of the iovecs                                                                       |
+//!
+//! A driver gives a device addresses and lengths. Made into buffers, all of them are found and checked before a byte moves;
+//! what lies together in the host is one iovec; and then the kernel reads or writes all of it in one system call. What has
+//! arrived is marked as dirty by [`complete`](GuestBuffers::complete), in the pieces where it landed. Whatever was handed
+//! out to be written, and of which nobody says how much was written, is marked whole.
+//!
+//! ```
+//! use memory_model::buffers::GuestBuffers;
+//! use memory_model::io_memory::Access;
+//! use memory_model::{GuestAddress, GuestMemoryMmap, IoAddress};
+//!
+//! let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000), (GuestAddress(0x1000), 0x1000)])?;
+//! let ranges = [(IoAddress(0x100), 0x10), (IoAddress(0x110), 0x10), (IoAddress(0xff0), 0x20)];
+//! let mut buffers = GuestBuffers::new(&mem, ranges, Access::Write)?;
+//! // The first two lie together; the third is in two regions.
+//! let lens: Vec<_> = buffers.as_iovecs().iter().map(|iovec| iovec.len()).collect();
+//! assert_eq!((buffers.len(), lens), (0x40, vec![0x20, 0x10, 0x10]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+mod guest_buffers;
+mod io_slice;
+mod making;
+mod owned;
+
+pub use guest_buffers::GuestBuffers;
+pub use io_slice::IoSlice;
