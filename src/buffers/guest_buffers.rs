@@ -35,8 +35,10 @@ pub struct GuestBuffers<'a> {
     iovecs: SmallVec<[IoSlice<'a>; INLINE]>,
     first: usize,
     first_iovec: usize,
-    /// The bytes that are not done with.
+    /// The bytes that are not done with, no more than `isize::MAX`.
     len: usize,
+    /// The host address where a piece would follow the last one; 0 if there is none.
+    end: usize,
     access: Access,
     /// Whether somebody may be writing to them.
     handed_out: bool,
@@ -45,14 +47,16 @@ pub struct GuestBuffers<'a> {
 }
 
 impl<'a> GuestBuffers<'a> {
-    /// No bytes at all yet.
-    pub(super) fn empty(access: Access) -> Self {
+    /// No bytes at all yet: see [`extend`](Self::extend).
+    #[inline]
+    pub fn empty(access: Access) -> Self {
         Self {
             slices: SmallVec::new(),
             iovecs: SmallVec::new(),
             first: 0,
             first_iovec: 0,
             len: 0,
+            end: 0,
             access,
             handed_out: false,
             owners: Owners::default(),
@@ -64,17 +68,23 @@ impl<'a> GuestBuffers<'a> {
     /// # Errors
     ///
     /// [`Error::PartialBuffer`] if there are more than a system call may have.
+    #[inline(always)]
     pub(super) fn push(&mut self, slice: GuestSlice<'a>) -> Result<(), Error> {
-        let sum = self.len.checked_add(slice.len()).filter(|&sum| isize::try_from(sum).is_ok());
-        let Some(sum) = sum else { return Err(Error::PartialBuffer { expected: usize::MAX, completed: 0 }) };
+        // Neither is more than `isize::MAX`: it does not wrap.
+        let sum = self.len.wrapping_add(slice.len());
+        if sum > isize::MAX.unsigned_abs() {
+            return Err(Error::PartialBuffer { expected: usize::MAX, completed: 0 });
+        }
         if slice.is_empty() {
             return Ok(());
         }
         self.len = sum;
         self.slices.push(slice);
         let iovec = IoSlice::new(slice);
-        match self.iovecs.last_mut().and_then(|last| Some((last.joined(iovec)?, last))) {
-            Some((joined, last)) => *last = joined,
+        let follows = iovec.as_ptr().addr() == self.end;
+        self.end = iovec.end();
+        match self.iovecs.last_mut().filter(|_| follows) {
+            Some(last) => *last = last.joined(iovec),
             None => self.iovecs.push(iovec),
         }
         Ok(())
@@ -189,32 +199,68 @@ impl<'a> GuestBuffers<'a> {
                 rest.iovecs.push(other);
             }
         }
-        // What is done with is empty, too.
+        self.slices.drain(..self.first);
         self.slices.retain(|slice| !slice.is_empty());
+        self.iovecs.drain(..self.first_iovec);
         self.iovecs.retain(|iovec| !iovec.is_empty());
         (self.first, self.first_iovec) = (0, 0);
+        rest.end = self.end;
+        self.end = self.iovecs.last().map_or(0, IoSlice::end);
         rest
     }
 
     /// Goes on after `count` bytes, which are no more than there are, and marks them if that is to be.
-    fn pass(&mut self, count: usize, is_marked: bool) {
-        self.len = self.len.saturating_sub(count);
-        let mut left = count;
-        while let Some(slice) = self.slices.get_mut(self.first).filter(|_| left > 0) {
-            let (done, rest) = cut(*slice, left);
-            if is_marked {
-                done.mark(0, done.len());
-            }
-            left = left.saturating_sub(done.len());
-            *slice = rest;
-            self.first = self.first.saturating_add(usize::from(rest.is_empty()));
+    pub(super) fn pass(&mut self, count: usize, is_marked: bool) {
+        let rest = self.len.saturating_sub(count);
+        self.len = rest;
+        if rest == 0 {
+            self.pass_all(is_marked);
+            return;
         }
         let mut left = count;
-        while let Some(iovec) = self.iovecs.get_mut(self.first_iovec).filter(|_| left > 0) {
-            let (done, rest) = iovec.cut(left);
-            left = left.saturating_sub(done.len());
-            *iovec = rest;
-            self.first_iovec = self.first_iovec.saturating_add(usize::from(rest.is_empty()));
+        for slice in self.slices.get_mut(self.first..).unwrap_or_default() {
+            let len = slice.len().min(left);
+            if is_marked {
+                slice.mark(0, len);
+            }
+            left = left.saturating_sub(len);
+            if len < slice.len() {
+                *slice = cut(*slice, len).1;
+                break;
+            }
+            self.first = self.first.saturating_add(1);
+        }
+        let mut left = count;
+        for iovec in self.iovecs.get_mut(self.first_iovec..).unwrap_or_default() {
+            if left < iovec.len() {
+                *iovec = iovec.cut(left).1;
+                break;
+            }
+            left = left.saturating_sub(iovec.len());
+            self.first_iovec = self.first_iovec.saturating_add(1);
+        }
+    }
+
+    /// As [`pass`](Self::pass), of all that there are.
+    fn pass_all(&mut self, is_marked: bool) {
+        if is_marked {
+            for slice in self.slices.get(self.first..).unwrap_or_default() {
+                slice.mark(0, slice.len());
+            }
+        }
+        (self.first, self.first_iovec, self.end) = (self.slices.len(), self.iovecs.len(), 0);
+    }
+
+    /// Marks the bytes from `start` to `end`, as far as there are such, and goes on after none.
+    #[cfg(target_os = "linux")]
+    #[cold]
+    pub(super) fn mark(&self, start: usize, end: usize) {
+        let mut done = 0_usize;
+        for slice in self.slices() {
+            let from = start.saturating_sub(done).min(slice.len());
+            let to = end.saturating_sub(done).min(slice.len());
+            slice.mark(from, to.saturating_sub(from));
+            done = done.saturating_add(slice.len());
         }
     }
 

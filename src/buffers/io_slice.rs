@@ -39,11 +39,15 @@ impl<'a> IoSlice<'a> {
         Self { ptr: slice.as_ptr(), len: slice.len(), memory: PhantomData }
     }
 
-    /// The bytes of both, if `next` follows.
-    pub(super) fn joined(self, next: Self) -> Option<Self> {
-        let end = self.ptr.addr().checked_add(self.len)?;
-        let len = self.len.checked_add(next.len)?;
-        (end == next.ptr.addr()).then_some(Self { len, ..self })
+    /// The bytes of both, of which `next` follows; their lengths are no more than `isize::MAX` together.
+    pub(super) fn joined(self, next: Self) -> Self {
+        Self { len: self.len.saturating_add(next.len), ..self }
+    }
+
+    /// The host address behind the last byte.
+    pub(super) fn end(&self) -> usize {
+        // Mapped memory does not end at the last address.
+        self.ptr.addr().wrapping_add(self.len)
     }
 
     /// The first `mid` bytes, and the others: all are first if there are no more.

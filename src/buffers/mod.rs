@@ -26,10 +26,22 @@
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+#[cfg(target_os = "linux")]
+mod direct;
 mod guest_buffers;
 mod io_slice;
 mod making;
+#[cfg(target_os = "linux")]
+mod message;
 mod owned;
+#[cfg(target_os = "linux")]
+mod transfer;
 
+#[cfg(target_os = "linux")]
+pub use direct::DirectFile;
 pub use guest_buffers::GuestBuffers;
 pub use io_slice::IoSlice;
+#[cfg(target_os = "linux")]
+pub use message::Received;
+#[cfg(target_os = "linux")]
+pub use transfer::TransferError;

@@ -90,6 +90,14 @@ impl<'a> GuestSlice<'a> {
         }
     }
 
+    /// As [`subslice`](Self::subslice), without a reason. To be inlined: what it answers needs no stack.
+    #[cfg(feature = "mmap")]
+    #[inline(always)]
+    pub(crate) fn find_subslice(&self, offset: usize, count: usize) -> Option<Self> {
+        let slice = self.slice.subslice(offset, count).ok()?;
+        Some(Self { slice, addr: GuestAddress(self.addr.0.wrapping_add(offset as u64)), ..*self })
+    }
+
     /// Fills `buf` from the start of the slice, as far as both reach, and answers how many elements were copied: see
     /// [`VolatileSlice::copy_to`].
     ///
@@ -232,6 +240,12 @@ impl<'a> GuestSlice<'a> {
     fn write_error(&self, error: volatile_memory::Error) -> Error {
         let error = self.error(error);
         if self.is_read_only() { error.of_read_only() } else { error }
+    }
+
+    /// Whether somebody looks for what is written.
+    #[cfg(all(feature = "std", target_os = "linux"))]
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.tracker.is_some_and(Tracker::is_on)
     }
 
     /// Marks `len` bytes from `offset` as written.

@@ -82,6 +82,11 @@ impl GuestMemoryRegion for GuestRegionMmap {
         self.whole().subslice(index(offset.0), count)
     }
 
+    #[inline(always)]
+    fn find_slice(&self, offset: MemoryRegionAddress, count: usize) -> Option<GuestSlice<'_>> {
+        self.whole().find_subslice(index(offset.0), count)
+    }
+
     fn kind(&self) -> RegionKind {
         self.details.kind
     }

@@ -118,6 +118,7 @@ const READS: &[(&str, &[&str])] = &[
             "check_address",
             "checked_offset",
             "file_offset",
+            "find_slice",
             "get_host_address",
             "get_slice",
             "is_empty",
