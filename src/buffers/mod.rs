@@ -4,6 +4,9 @@
 //! |------------------|----------------------------------------------------------------------------------------|
 //! | [`GuestBuffers`] | pieces of guest memory, checked as a whole, as an array of iovecs; borrowed, or owned  |
 //! | [`IoSlice`]      | one of the iovecs                                                                       |
+//! | [`Segment`]      | an address and a length, as a driver gives them                                         |
+//! | [`Reader`]       | segments that a device reads, as one run of bytes, piece by piece or as buffers         |
+//! | [`Writer`]       | segments that a device writes, likewise                                                 |
 //!
 //! A driver gives a device addresses and lengths. Made into buffers, all of them are found and checked before a byte moves;
 //! what lies together in the host is one iovec; and then the kernel reads or writes all of it in one system call. What has
@@ -34,8 +37,11 @@ mod making;
 #[cfg(target_os = "linux")]
 mod message;
 mod owned;
+mod reader;
+mod segments;
 #[cfg(target_os = "linux")]
 mod transfer;
+mod writer;
 
 #[cfg(target_os = "linux")]
 pub use direct::DirectFile;
@@ -43,5 +49,8 @@ pub use guest_buffers::GuestBuffers;
 pub use io_slice::IoSlice;
 #[cfg(target_os = "linux")]
 pub use message::Received;
+pub use reader::Reader;
+pub use segments::Segment;
 #[cfg(target_os = "linux")]
 pub use transfer::TransferError;
+pub use writer::Writer;

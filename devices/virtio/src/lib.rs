@@ -7,6 +7,10 @@
 //! | device | [`blk`]    | what does a disk do with them (VIRTIO 1.2, 5.2)                             |
 //! | guest  | [`driver`] | how does a guest make buffers available? For tests, examples and tools      |
 //!
+//! What is in a chain is read and written by the library's [`Reader`](memory_model::buffers::Reader) and
+//! [`Writer`](memory_model::buffers::Writer), and given to files as its
+//! [`GuestBuffers`](memory_model::buffers::GuestBuffers).
+//!
 //! All of it is generic over [`IoMemory`](memory_model::IoMemory) alone, has no `unsafe`, and takes whatever is in the
 //! rings: a driver's mistake, or malice, ends in an error status of its request, or in a broken queue with a reason.
 //!
@@ -66,5 +70,5 @@ pub mod ring;
 
 pub use blk::{Block, BlockOptions, Processed};
 pub use driver::DriverQueue;
-pub use queue::{Chain, Queue, QueueError, Readable, Segment, Writable};
+pub use queue::{Chain, Queue, QueueError, Run, Segment};
 pub use ring::{ConfigError, QueueConfig};

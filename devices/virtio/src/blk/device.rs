@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use memory_model::stream::FileAt;
+use memory_model::buffers::{Reader, Writer};
 use memory_model::{DataInit, IoMemory, guest_memory};
 
 use super::config::{
@@ -14,10 +14,9 @@ use super::format::{
     RANGE_F_UNMAP, Range, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE, T_DISCARD, T_FLUSH, T_GET_ID, T_IN,
     T_OUT, T_WRITE_ZEROES,
 };
-use crate::queue::{Chain, Queue, QueueError, Readable, Writable};
+use crate::queue::{Chain, Queue, QueueError};
 use crate::ring::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
 
-const HEADER_LEN: u64 = size_of::<RequestHeader>() as u64;
 const RANGE_LEN: usize = size_of::<Range>();
 
 /// What whoever makes a [`Block`] may choose.
@@ -190,69 +189,55 @@ impl Block {
 
     /// Does what a request says, and writes its status; nothing but that can fail.
     fn answer<I: IoMemory>(&self, mem: &I, chain: &Chain<'_>) -> Result<Answer, QueueError> {
-        let (head, writable) = (chain.head(), chain.writable());
-        let data_len = writable.len().checked_sub(1).ok_or(QueueError::Unanswerable { head })?;
-        let (status, data_written) = match self.execute(mem, chain.readable(), writable, data_len) {
-            Ok(written) => (S_OK, written),
+        let (head, writable) = (chain.head(), chain.writable().len());
+        let unanswerable = QueueError::Unanswerable { head };
+        let Some(data_len) = writable.checked_sub(1) else { return Err(unanswerable) };
+        let Ok((mut data, mut end)) = chain.writer(mem).split_at(data_len) else { return Err(unanswerable) };
+        let (status, data_written) = match self.execute(chain.reader(mem), &mut data) {
+            Ok(()) => (S_OK, data.bytes_written()),
             Err(Failure::Io) => (S_IOERR, 0),
             Err(Failure::Unsupported) => (S_UNSUPP, 0),
         };
-        let lost = |source| QueueError::AnswerLost { head, source: Arc::new(source) };
-        writable.write_obj(mem, status, data_len).map_err(lost)?;
+        end.write_obj(status).map_err(|source| QueueError::AnswerLost { head, source: Arc::new(source) })?;
         // From the start on: the status counts only if all before it was written (VIRTIO 1.2, 2.7.8.2).
-        let written = if data_written == data_len { writable.len() } else { data_written };
+        let written = if data_written == data_len { writable } else { data_written };
         Ok(Answer { status, written: u32::try_from(written).unwrap_or(u32::MAX) })
     }
 
-    /// Does what a request says. Answers how many bytes of device-writable data it has written.
-    fn execute<I: IoMemory>(
-        &self,
-        mem: &I,
-        readable: Readable<'_>,
-        writable: Writable<'_>,
-        data_len: u64,
-    ) -> Result<u64, Failure> {
-        let header: RequestHeader = readable.read_obj(mem, 0)?; // one fetch: the driver cannot change this copy
+    /// Does what a request says: `data` is what it has the device write, but for the status.
+    fn execute<I: IoMemory>(&self, mut request: Reader<'_, I>, data: &mut Writer<'_, I>) -> Result<(), Failure> {
+        let header: RequestHeader = request.read_obj()?; // one fetch: the driver cannot change this copy
         match header.kind.to_native() {
-            T_IN => self.read(mem, header.sector.to_native(), writable, data_len),
-            T_OUT => self.write(mem, header.sector.to_native(), readable).map(|()| 0),
-            T_FLUSH => self.sectors.file().sync_data().map(|()| 0).map_err(Failure::from),
-            T_GET_ID => {
-                // The driver's data has 20 bytes (VIRTIO 1.2, 5.2.6.1).
-                if data_len < self.options.id.len() as u64 {
-                    return Err(Failure::Io);
-                }
-                writable.write_slice(mem, &self.options.id, 0)?;
-                Ok(self.options.id.len() as u64)
-            }
-            T_DISCARD => self.discard(mem, readable).map(|()| 0),
-            T_WRITE_ZEROES => self.write_zeroes(mem, readable).map(|()| 0),
+            T_IN => self.read(header.sector.to_native(), data),
+            T_OUT => self.write(header.sector.to_native(), request),
+            T_FLUSH => Ok(self.sectors.file().sync_data()?),
+            // The driver's data has 20 bytes (VIRTIO 1.2, 5.2.6.1).
+            T_GET_ID => Ok(data.write_slice(&self.options.id)?),
+            T_DISCARD => self.discard(request),
+            T_WRITE_ZEROES => self.write_zeroes(request),
             _ => Err(Failure::Unsupported),
         }
     }
 
-    fn read<I: IoMemory>(&self, mem: &I, sector: u64, data: Writable<'_>, data_len: u64) -> Result<u64, Failure> {
-        let Extent { start, in_file, padding } = self.sectors.extent(sector, data_len).ok_or(Failure::Io)?;
-        data.write_all_from(mem, 0, &mut FileAt::new(self.sectors.file(), start), in_file)?;
-        data.fill(mem, 0, in_file, padding)?;
-        Ok(data_len)
+    fn read<I: IoMemory>(&self, sector: u64, data: &mut Writer<'_, I>) -> Result<(), Failure> {
+        let extent = self.sectors.extent(sector, data.remaining()).ok_or(Failure::Io)?;
+        self.sectors.read(extent, data)?;
+        Ok(())
     }
 
-    fn write<I: IoMemory>(&self, mem: &I, sector: u64, request: Readable<'_>) -> Result<(), Failure> {
-        let data_len = request.len().saturating_sub(HEADER_LEN);
-        let extent = self.sectors.extent(sector, data_len).ok_or(Failure::Io)?;
+    fn write<I: IoMemory>(&self, sector: u64, mut data: Reader<'_, I>) -> Result<(), Failure> {
+        let extent = self.sectors.extent(sector, data.remaining()).ok_or(Failure::Io)?;
         self.check_writable()?;
-        let mut place = FileAt::new(self.sectors.file(), extent.start);
-        request.read_all_into(mem, HEADER_LEN, &mut place, extent.in_file)?;
+        self.sectors.write(extent, &mut data)?;
         self.written()
     }
 
-    fn discard<I: IoMemory>(&self, mem: &I, request: Readable<'_>) -> Result<(), Failure> {
-        self.each_range(mem, request, MAX_DISCARD_SECTORS, 0, |extent, _| self.sectors.discard(extent))
+    fn discard<I: IoMemory>(&self, request: Reader<'_, I>) -> Result<(), Failure> {
+        self.each_range(request, MAX_DISCARD_SECTORS, 0, |extent, _| self.sectors.discard(extent))
     }
 
-    fn write_zeroes<I: IoMemory>(&self, mem: &I, request: Readable<'_>) -> Result<(), Failure> {
-        self.each_range(mem, request, MAX_WRITE_ZEROES_SECTORS, RANGE_F_UNMAP, |extent, flags| {
+    fn write_zeroes<I: IoMemory>(&self, request: Reader<'_, I>) -> Result<(), Failure> {
+        self.each_range(request, MAX_WRITE_ZEROES_SECTORS, RANGE_F_UNMAP, |extent, flags| {
             self.sectors.zero(extent, flags & RANGE_F_UNMAP != 0)
         })
     }
@@ -260,13 +245,12 @@ impl Block {
     /// Does `step` for each range of a request; for none, unless all are good.
     fn each_range<I: IoMemory>(
         &self,
-        mem: &I,
-        request: Readable<'_>,
+        mut request: Reader<'_, I>,
         max_sectors: u32,
         known_flags: u32,
         step: impl Fn(Extent, u32) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        let bytes = usize::try_from(request.len().saturating_sub(HEADER_LEN)).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(request.remaining()).unwrap_or(usize::MAX);
         let count = bytes / RANGE_LEN;
         if bytes % RANGE_LEN != 0 || count == 0 || count > MAX_RANGES {
             return Err(Failure::Io);
@@ -274,7 +258,7 @@ impl Block {
         // A copy of them all, so that what is done is what was checked.
         let mut ranges = [Range::default(); MAX_RANGES];
         let ranges = ranges.get_mut(..count).unwrap_or_default();
-        request.read_slice(mem, zerocopy::IntoBytes::as_mut_bytes(&mut *ranges), HEADER_LEN)?;
+        request.read_slice(zerocopy::IntoBytes::as_mut_bytes(&mut *ranges))?;
         // That a flag is not known goes before all else (VIRTIO 1.2, 5.2.6.2).
         if ranges.iter().any(|range| range.flags.to_native() & !known_flags != 0) {
             return Err(Failure::Unsupported);

@@ -1,8 +1,13 @@
-//! The file behind a disk: its sectors, and how they are discarded and zeroed.
+//! The file behind a disk: its sectors, and how they are read, written, discarded and zeroed.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+
+use memory_model::IoMemory;
+use memory_model::buffers::{Reader, Writer};
+use memory_model::guest_memory::Error;
+use memory_model::stream::FileAt;
 
 use super::format::SECTOR_SIZE;
 
@@ -60,6 +65,24 @@ impl Sectors {
         Some(Extent { start, in_file, padding: bytes.saturating_sub(in_file) })
     }
 
+    /// Reads the extent into `data`, which has as many bytes.
+    pub(super) fn read<I: IoMemory>(&self, extent: Extent, data: &mut Writer<'_, I>) -> Result<(), Error> {
+        let Extent { start, in_file, padding } = extent;
+        if !read_in_place(&self.file, start, data, in_file)? {
+            data.write_all_from(&mut FileAt::new(&self.file, start), in_file)?;
+        }
+        data.fill(0, padding)
+    }
+
+    /// Writes the extent from `data`, which has as many bytes.
+    pub(super) fn write<I: IoMemory>(&self, extent: Extent, data: &mut Reader<'_, I>) -> Result<(), Error> {
+        let Extent { start, in_file, .. } = extent;
+        if !write_in_place(&self.file, start, data, in_file)? {
+            data.read_all_into(&mut FileAt::new(&self.file, start), in_file)?;
+        }
+        Ok(())
+    }
+
     /// Gives the extent's storage back, if the file system can; what is read there later may be anything.
     pub(super) fn discard(&self, extent: Extent) -> io::Result<()> {
         // Advice only (VIRTIO 1.2, 5.2.6.2), so where it cannot be taken, that is fine.
@@ -74,6 +97,58 @@ impl Sectors {
         }
         write_zeros(&self.file, start, in_file)
     }
+}
+
+#[cfg(target_os = "linux")]
+mod by_iovecs {
+    use std::fs::File;
+
+    use memory_model::IoMemory;
+    use memory_model::buffers::{GuestBuffers, Reader, Writer};
+    use memory_model::guest_memory::Error;
+    use memory_model::io_memory::Access;
+
+    /// Whether the next `count` bytes of `data` are now the file's from `start` on; not where memory has no host addresses.
+    pub(super) fn read_in_place<I: IoMemory>(
+        file: &File,
+        start: u64,
+        data: &mut Writer<'_, I>,
+        count: u64,
+    ) -> Result<bool, Error> {
+        let mut buffers = GuestBuffers::empty(Access::Write);
+        match data.append_to(&mut buffers, count) {
+            Ok(()) => Ok(buffers.preadv_exact(file, start).map(|()| true)?),
+            Err(Error::NoHostMemory(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the file has the next `count` bytes of `data` from `start` on; not where memory has no host addresses.
+    pub(super) fn write_in_place<I: IoMemory>(
+        file: &File,
+        start: u64,
+        data: &mut Reader<'_, I>,
+        count: u64,
+    ) -> Result<bool, Error> {
+        let mut buffers = GuestBuffers::empty(Access::Read);
+        match data.append_to(&mut buffers, count) {
+            Ok(()) => Ok(buffers.pwritev_all(file, start).map(|()| true)?),
+            Err(Error::NoHostMemory(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+#[cfg(target_os = "linux")]
+use by_iovecs::{read_in_place, write_in_place};
+
+#[cfg(not(target_os = "linux"))]
+fn read_in_place<I: IoMemory>(_: &File, _: u64, _: &mut Writer<'_, I>, _: u64) -> Result<bool, Error> {
+    Ok(false)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_in_place<I: IoMemory>(_: &File, _: u64, _: &mut Reader<'_, I>, _: u64) -> Result<bool, Error> {
+    Ok(false)
 }
 
 /// What is written where the file system cannot zero by itself.

@@ -3,7 +3,8 @@
 //! | type            | what it is                                                                  |
 //! |-----------------|-----------------------------------------------------------------------------|
 //! | [`Queue`]       | takes chains from the available ring, puts them into the used ring          |
-//! | [`Chain`]       | one buffer: what the device may read, then what it may write                 |
+//! | [`Chain`]       | one buffer: what the device may read, then what it may write                |
+//! | [`Run`]         | where either of them is                                                     |
 //! | [`QueueError`]  | why a queue is broken                                                       |
 //!
 //! Whatever the driver writes is fetched once, checked, and used as it was checked. What makes no sense breaks the
@@ -20,8 +21,9 @@ use std::sync::atomic::Ordering;
 
 use memory_model::{IoMemory, Le16};
 
-pub use chain::{Chain, Parts, Readable, Segment, Writable};
+pub use chain::{Chain, Run};
 pub use error::QueueError;
+pub use memory_model::buffers::Segment;
 
 use crate::ring::{ConfigError, Part, QueueConfig, Rings, UsedElement};
 use error::memory;
@@ -29,7 +31,7 @@ use error::memory;
 /// The device's half of one split virtqueue.
 ///
 /// ```
-/// use memory_model::{Bytes, IoMemory};
+/// use memory_model::IoMemory;
 /// use memory_model_virtio::{Queue, QueueError};
 ///
 /// /// A device that reads nothing and writes zeros.
@@ -37,9 +39,9 @@ use error::memory;
 ///     loop {
 ///         queue.disable_notifications(mem)?;
 ///         while let Some(chain) = queue.pop(mem)? {
-///             let (head, buffer) = (chain.head(), chain.writable());
-///             let written = match buffer.fill(mem, 0, 0, buffer.len()) {
-///                 Ok(()) => u32::try_from(buffer.len()).unwrap_or(u32::MAX),
+///             let (head, mut buffer) = (chain.head(), chain.writer(mem));
+///             let written = match buffer.fill(0, buffer.remaining()) {
+///                 Ok(()) => u32::try_from(buffer.bytes_written()).unwrap_or(u32::MAX),
 ///                 Err(_) => 0, // no memory there: this request's problem, not the queue's
 ///             };
 ///             queue.add_used(mem, head, written)?;

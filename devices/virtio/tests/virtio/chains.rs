@@ -46,27 +46,30 @@ fn a_value_may_be_divided_between_descriptors() {
     }
     let mut queue = ring.queue();
     let chain = queue.pop(&ring.mem).unwrap().unwrap();
-    let (readable, writable) = (chain.readable(), chain.writable());
-    assert_eq!(readable.read_obj::<[u8; 8]>(&ring.mem, 0).unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
-    assert_eq!(readable.read_obj::<Le16>(&ring.mem, 2).unwrap(), 0x0403);
-    assert_eq!(readable.read_obj::<Le32>(&ring.mem, 4).unwrap(), 0x0807_0605); // in one segment
-    assert!(readable.read_obj::<Le32>(&ring.mem, 5).is_err());
-    assert!(readable.read_obj::<u8>(&ring.mem, u64::MAX).is_err());
-    let parts: Vec<_> = readable.parts(2, 4).collect();
-    assert_eq!(parts, [segment(DATA + 0x101, 1), segment(DATA + 0x200, 3)]);
-    assert_eq!(readable.parts(1, u64::MAX).map(|part| part.len).sum::<u32>(), 7);
-    assert_eq!(readable.parts(8, 1).count(), 0);
+    let read = || chain.reader(&ring.mem).read_obj::<[u8; 8]>().unwrap();
+    assert_eq!(read(), [1, 2, 3, 4, 5, 6, 7, 8]);
+    let mut reader = chain.reader(&ring.mem);
+    reader.skip(2).unwrap();
+    assert_eq!(reader.read_obj::<Le16>().unwrap(), 0x0403);
+    assert_eq!(reader.read_obj::<u8>().unwrap(), 5);
+    assert!(reader.read_obj::<Le32>().is_err(), "there are three");
+    assert_eq!((reader.bytes_read(), reader.remaining()), (5, 3));
 
-    writable.write_obj(&ring.mem, Le32::new(0x6666_6666), 1).unwrap();
-    assert_eq!(readable.read_obj::<[u8; 8]>(&ring.mem, 0).unwrap(), [1, 0x66, 0x66, 0x66, 0x66, 6, 7, 8]);
-    writable.fill(&ring.mem, 0x77, 0, 2).unwrap();
-    assert!(writable.fill(&ring.mem, 0x88, 7, 2).is_err(), "past the end, so nothing is touched");
-    assert_eq!(readable.read_obj::<[u8; 8]>(&ring.mem, 0).unwrap(), [0x77, 0x77, 0x66, 0x66, 0x66, 6, 7, 8]);
-    let mut copy = Vec::new();
-    readable.read_all_into(&ring.mem, 1, &mut copy, 6).unwrap();
+    let (_, mut writer) = chain.writer(&ring.mem).split_at(1).unwrap();
+    writer.write_obj(Le32::new(0x6666_6666)).unwrap();
+    assert_eq!(read(), [1, 0x66, 0x66, 0x66, 0x66, 6, 7, 8]);
+    chain.writer(&ring.mem).fill(0x77, 2).unwrap();
+    let (_, mut writer) = chain.writer(&ring.mem).split_at(7).unwrap();
+    assert!(writer.fill(0x88, 2).is_err(), "past the end, so nothing is touched");
+    assert_eq!(read(), [0x77, 0x77, 0x66, 0x66, 0x66, 6, 7, 8]);
+    let (mut copy, mut reader) = (Vec::new(), chain.reader(&ring.mem));
+    reader.skip(1).unwrap();
+    reader.read_all_into(&mut copy, 6).unwrap();
     assert_eq!(copy, [0x77, 0x66, 0x66, 0x66, 6, 7]);
-    writable.write_all_from(&ring.mem, 2, &mut &copy[..], 6).unwrap();
-    assert_eq!(readable.read_obj::<[u8; 8]>(&ring.mem, 0).unwrap(), [0x77, 0x77, 0x77, 0x66, 0x66, 0x66, 6, 7]);
+    let (_, mut writer) = chain.writer(&ring.mem).split_at(2).unwrap();
+    writer.write_all_from(&mut &copy[..], 6).unwrap();
+    assert_eq!(read(), [0x77, 0x77, 0x77, 0x66, 0x66, 0x66, 6, 7]);
+    assert_eq!((writer.bytes_written(), writer.remaining()), (6, 0));
 }
 
 /// 2.7.4.2: "The driver MUST place any device-writable descriptor elements after any device-readable descriptor
@@ -143,7 +146,7 @@ fn a_buffer_need_not_be_in_memory() {
     ring.offer(0);
     let mut queue = ring.queue();
     let chain = queue.pop(&ring.mem).unwrap().unwrap();
-    assert!(chain.readable().read_obj::<u64>(&ring.mem, 0).is_err());
+    assert!(chain.reader(&ring.mem).read_obj::<u64>().is_err());
     assert!(queue.broken().is_none());
 }
 

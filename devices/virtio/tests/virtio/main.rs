@@ -7,6 +7,7 @@
 //! | [`notify`]   | 2.7.7, 2.7.10: notification suppression, over wrapping indices, and no lost wake-up      |
 //! | [`requests`] | 5.2.6: what a disk's requests do                                                         |
 //! | [`disk`]     | 5.2.3, 5.2.4: features and configuration; where a disk's data lies; what cannot be done  |
+//! | [`data`]     | how a disk's data moves: pieces, dirty marks, memory of any kind                         |
 //! | [`corrupt`]  | ten thousand corrupt rings                                                               |
 //! | [`faults`]   | pages that cannot be accessed                                                            |
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which are to stop where they fail")]
@@ -16,6 +17,7 @@
 mod chains;
 mod common;
 mod corrupt;
+mod data;
 mod disk;
 mod faults;
 mod notify;
