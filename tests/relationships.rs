@@ -194,6 +194,7 @@ fn brought_by_guest_memory<M: GuestMemory>() {
 
     let _: fn(&M) -> usize = M::num_regions;
     let _: for<'a> fn(&'a M, GuestAddress) -> Option<&'a M::Region> = M::find_region;
+    let _: fn(&M) -> Option<u64> = M::generation;
     let _: fn(&M) -> Option<GuestAddress> = M::last_addr;
     let _: fn(&M) -> GuestUsize = M::total_len;
     let _: fn(&M, GuestAddress) -> bool = M::address_in_range;
@@ -230,6 +231,7 @@ fn brought_by_io_memory<I: IoMemory>() {
     all_have!([Bytes<IoAddress, E = guest_memory::Error>] I);
     brought_by_guest_memory::<I::Physical>();
     let _: for<'a> fn(&'a I) -> &'a I::Physical = I::physical;
+    let _: fn(&I) -> Option<u64> = I::io_generation;
 }
 
 #[test]
@@ -626,6 +628,10 @@ mod spies {
             self.log.note("regions", ());
             [&self.region].into_iter()
         }
+        fn generation(&self) -> Option<u64> {
+            self.log.note("generation", ());
+            Some(5)
+        }
         fn last_addr(&self) -> Option<GuestAddress> {
             self.log.note("last_addr", ());
             Some(GuestAddress(1))
@@ -678,6 +684,8 @@ mod spies {
             format!("{:?}", memory.num_regions()),
             format!("{:?}", memory.find_region(addr).map(|region| &raw const *region)),
             format!("{:?}", memory.regions().map(|region| &raw const *region).collect::<Vec<_>>()),
+            format!("{:?}", memory.generation()),
+            format!("{:?}", memory.io_generation()),
             format!("{:?}", memory.last_addr()),
             format!("{:?}", memory.total_len()),
             format!("{:?}", memory.address_in_range(addr)),

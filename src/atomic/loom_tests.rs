@@ -39,11 +39,11 @@ impl Drop for Map {
 }
 
 fn publish(published: &Published<Map>, number: u64) {
-    published.publish(&published.snapshot(), Map::new(number));
+    published.publish(number, Map::new(number));
 }
 
 fn a_reader_and_a_change() {
-    let published = Arc::new(Published::new(Map::new(0)));
+    let published = Arc::new(Published::new(0, Map::new(0)));
     let mut reader = Reader::new(&published);
     let device = thread::spawn(move || {
         let first = reader.read().look();
@@ -74,7 +74,7 @@ fn without_a_barrier_a_map_is_used_after_its_end() {
 #[test]
 fn a_look_that_two_changes_overtake_finds_a_map_that_lives() {
     check(8, || {
-        let published = Arc::new(Published::new(Map::new(0)));
+        let published = Arc::new(Published::new(0, Map::new(0)));
         let mut reader = Reader::new(&published);
         let device = thread::spawn(move || reader.read().look());
         publish(&published, 1);
@@ -88,7 +88,7 @@ fn a_look_that_two_changes_overtake_finds_a_map_that_lives() {
 #[test]
 fn two_readers_and_a_change() {
     check(2, || {
-        let published = Arc::new(Published::new(Map::new(0)));
+        let published = Arc::new(Published::new(0, Map::new(0)));
         let devices: Vec<_> = (0..2)
             .map(|_| {
                 let mut reader = Reader::new(&published);
@@ -102,7 +102,7 @@ fn two_readers_and_a_change() {
 }
 
 fn a_snapshot_and_a_change() {
-    let published = Arc::new(Published::new(Map::new(0)));
+    let published = Arc::new(Published::new(0, Map::new(0)));
     let other = Arc::clone(&published);
     let device = thread::spawn(move || {
         let snapshot = other.snapshot();
@@ -131,7 +131,7 @@ fn without_a_barrier_a_snapshot_is_of_a_map_that_is_gone() {
 #[test]
 fn what_is_taken_for_reuse_is_used_by_nobody() {
     check(8, || {
-        let published = Arc::new(Published::new(Map::new(0)));
+        let published = Arc::new(Published::new(0, Map::new(0)));
         let mut reader = Reader::new(&published);
         let device = thread::spawn(move || reader.read().look());
         publish(&published, 1);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::published::Published;
 use super::update::Writer;
 use super::{MemorySnapshot, Reader};
-use crate::guest_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionCollection};
+use crate::guest_memory::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionCollection, new_generation};
 
 /// A memory whose regions are shared: what a [`GuestMemoryAtomic`] can hold, as [`GuestRegionCollection`] is.
 ///
@@ -27,6 +27,11 @@ impl<R: GuestMemoryRegion> RegionMap for GuestRegionCollection<R> {
     }
 }
 
+/// The number of a map: its own, or a new one.
+pub(super) fn generation_of(memory: &impl GuestMemory) -> u64 {
+    memory.generation().unwrap_or_else(new_generation)
+}
+
 /// A guest's memory whose map changes while it is used: `M` is [`GuestMemoryMmap`](crate::GuestMemoryMmap), or another
 /// [`RegionMap`]. See the [module](super) for how.
 ///
@@ -39,7 +44,7 @@ pub struct GuestMemoryAtomic<M: RegionMap> {
 impl<M: RegionMap> GuestMemoryAtomic<M> {
     /// What begins with a memory.
     pub fn new(memory: M) -> Self {
-        let published = Arc::new(Published::new(memory));
+        let published = Arc::new(Published::new(generation_of(&memory), memory));
         Self { writer: Arc::new(Writer::new(Arc::clone(&published))), published }
     }
 
@@ -57,7 +62,7 @@ impl<M: RegionMap> GuestMemoryAtomic<M> {
         Reader::new(&self.published)
     }
 
-    /// How often the map has changed: see [`MemorySnapshot::generation`].
+    /// The present map's number: see [`MemorySnapshot::generation`].
     pub fn generation(&self) -> u64 {
         self.memory().generation()
     }

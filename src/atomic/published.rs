@@ -30,7 +30,7 @@ pub(super) struct Published<M> {
     retired: Mutex<Vec<Retired<M>>>,
 }
 
-/// A map, the number of which is that of its predecessor and one.
+/// A map and its number.
 #[repr(align(64))] // so that whoever counts the `Arc`s does not disturb those who look
 struct Numbered<M> {
     generation: u64,
@@ -60,10 +60,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<M> Published<M> {
-    pub(super) fn new(map: M) -> Self {
+    pub(super) fn new(generation: u64, map: M) -> Self {
         barrier::prepare();
         Self {
-            current: AtomicPtr::new(sync::Arc::into_raw(sync::Arc::new(Numbered { generation: 0, map })).cast_mut()),
+            current: AtomicPtr::new(sync::Arc::into_raw(sync::Arc::new(Numbered { generation, map })).cast_mut()),
             seats: Mutex::default(),
             retired: Mutex::new(Vec::new()),
         }
@@ -80,9 +80,9 @@ impl<M> Published<M> {
         MemorySnapshot(unsafe { sync::Arc::from_raw(current) })
     }
 
-    /// Puts another map in the place of `old`, the present one. One at a time.
-    pub(super) fn publish(&self, old: &MemorySnapshot<M>, map: M) {
-        let new = sync::Arc::new(Numbered { generation: old.generation().wrapping_add(1), map });
+    /// Puts another map in the place of the present one. One at a time.
+    pub(super) fn publish(&self, generation: u64, map: M) {
+        let new = sync::Arc::new(Numbered { generation, map });
         // AcqRel: the new map is written before, and the old one was. Pairs with the loads of `current`.
         let old = self.current.swap(sync::Arc::into_raw(new).cast_mut(), Ordering::AcqRel);
         // SAFETY: the count that was `current`'s (invariant 1), which has another's now; it goes to `retired` (2).
@@ -175,7 +175,8 @@ impl<M> Drop for Published<M> {
 pub struct MemorySnapshot<M>(sync::Arc<Numbered<M>>);
 
 impl<M> MemorySnapshot<M> {
-    /// The map's number, which is larger for each that comes later. Whoever keeps what was found in a map, as translated
+    /// The map's number: that of the [memory](crate::GuestMemory::generation), or one of its own if that cannot say. Another
+    /// map has another, and one that was made later a larger one. Whoever keeps what was found in a map, as translated
     /// addresses, keeps this with it: at another look that finds the same number, all of it holds.
     pub fn generation(&self) -> u64 {
         self.0.generation

@@ -33,14 +33,14 @@ impl Drop for Map {
 }
 
 fn publish(published: &Published<Map>, number: u32, living: &Arc<AtomicUsize>) {
-    published.publish(&published.snapshot(), Map::new(number, living));
+    published.publish(number.into(), Map::new(number, living));
 }
 
 #[test]
 fn a_look_that_changes_overtake_holds_what_it_has_found() {
     for overtaken_by in 1..4 {
         let living = Arc::default();
-        let published = Arc::new(Published::new(Map::new(0, &living)));
+        let published = Arc::new(Published::new(0, Map::new(0, &living)));
         let mut reader = Reader::new(&published);
         let (others, counted) = (Arc::clone(&published), Arc::clone(&living));
         OVERTAKING.set(Some(Box::new(move || {
@@ -63,7 +63,7 @@ fn a_look_that_changes_overtake_holds_what_it_has_found() {
 #[test]
 fn what_nobody_uses_is_to_be_had_unless_there_is_a_snapshot() {
     let living = Arc::default();
-    let published = Arc::new(Published::new(Map::new(0, &living)));
+    let published = Arc::new(Published::new(0, Map::new(0, &living)));
     let mut reader = Reader::new(&published);
     drop(reader.read());
     publish(&published, 1, &living);

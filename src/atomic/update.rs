@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::listener::Listeners;
+use super::map::generation_of;
 use super::published::{Published, here};
 use super::{GuestMemoryAtomic, ListenerId, MapError, MapListener, RegionMap};
 use crate::guest_memory::{GuestMemoryRegion, GuestRegionCollection};
@@ -77,9 +78,10 @@ impl<M: RegionMap> GuestMemoryAtomic<M> {
     /// let map = GuestMemoryAtomic::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)])?);
     /// let dimms = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x1000), 0x1000), (GuestAddress(0x2000), 0x1000)])?;
     /// // Both, or none.
+    /// let before = map.generation();
     /// map.update(|mem| dimms.arc_regions().iter().try_fold(mem.clone(), |mem, dimm| mem.insert_region(dimm.clone())))?;
     /// assert_eq!(map.memory().num_regions(), 3);
-    /// assert_eq!(map.generation(), 1);
+    /// assert_ne!(map.generation(), before);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -101,7 +103,7 @@ impl<M: RegionMap> GuestMemoryAtomic<M> {
             return Ok(answer);
         }
         let accepted = locked.listeners.added(&added)?;
-        self.published.publish(&old, new);
+        self.published.publish(generation_of(&new), new);
         accepted.keep();
         // Or it would keep what is removed.
         drop(old);
@@ -144,7 +146,8 @@ impl<R: GuestMemoryRegion> GuestMemoryAtomic<GuestRegionCollection<R>> {
     }
 
     /// Removes the region of `size` bytes at `base`, and answers it. When this returns, no guard has it, and no listener;
-    /// snapshots may. If [`Arc::strong_count`] is 1, nobody has, and to drop it unmaps it.
+    /// snapshots may, and [buffers](crate::buffers) that are pinned or owned. If [`Arc::strong_count`] is 1, nobody has, and
+    /// to drop it unmaps it.
     ///
     /// # Errors
     ///

@@ -7,6 +7,8 @@
 //! | [`Segment`]      | an address and a length, as a driver gives them                                         |
 //! | [`Reader`]       | segments that a device reads, as one run of bytes, piece by piece or as buffers         |
 //! | [`Writer`]       | segments that a device writes, likewise                                                 |
+//! | [`PinnedSlice`]  | a piece that was found once and stays: for rings, which are accessed again and again    |
+//! | [`PinnedRef`]    | the place of one value, checked when it was found: an access costs hardly more than that |
 //!
 //! A driver gives a device addresses and lengths. Made into buffers, all of them are found and checked before a byte moves;
 //! what lies together in the host is one iovec; and then the kernel reads or writes all of it in one system call. What has
@@ -42,6 +44,7 @@ mod segments;
 #[cfg(target_os = "linux")]
 mod transfer;
 mod writer;
+mod pinned;
 
 #[cfg(target_os = "linux")]
 pub use direct::DirectFile;
@@ -54,3 +57,4 @@ pub use segments::Segment;
 #[cfg(target_os = "linux")]
 pub use transfer::TransferError;
 pub use writer::Writer;
+pub use pinned::{PinnedRef, PinnedSlice};

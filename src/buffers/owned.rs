@@ -80,7 +80,11 @@ impl GuestBuffers<'static> {
 }
 
 /// So many of `len` bytes at `addr` as the region has, which has that.
-fn piece<R: GuestMemoryRegion>(region: &Arc<R>, addr: GuestAddress, len: usize) -> Result<GuestSlice<'_>, Error> {
+pub(super) fn piece<R: GuestMemoryRegion>(
+    region: &Arc<R>,
+    addr: GuestAddress,
+    len: usize,
+) -> Result<GuestSlice<'_>, Error> {
     let invalid = Error::InvalidGuestAddress(addr);
     let Some(offset) = addr.checked_offset_from(region.start_addr()) else { return Err(invalid) };
     let reach = region.len().saturating_sub(offset);

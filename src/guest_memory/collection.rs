@@ -4,7 +4,9 @@ use core::fmt;
 
 use super::index::{Index, MAX_RANGES, Range};
 use super::likely::Likely;
-use super::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestUsize, MemoryRegionAddress, RegionError};
+use super::{
+    GuestAddress, GuestMemory, GuestMemoryRegion, GuestUsize, MemoryRegionAddress, RegionError, new_generation,
+};
 use crate::Address;
 
 /// Regions of one type, sorted, with an index: a guest's memory.
@@ -17,6 +19,8 @@ use crate::Address;
 pub struct GuestRegionCollection<R> {
     likely: Likely<R>,
     map: Arc<Map<R>>,
+    /// The number of this set of regions. Here, where a look at it costs a load.
+    generation: u64,
 }
 
 struct Map<R> {
@@ -59,7 +63,11 @@ impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
 
     /// The memory of these regions, which are valid; of what is left of `likely`, if there is something.
     fn from_sorted(ranges: Vec<Range>, regions: Vec<Arc<R>>, likely: Likely<R>) -> Self {
-        Self { likely: likely.renew(&ranges, &regions), map: Arc::new(Map { index: Index::new(ranges), regions }) }
+        Self {
+            likely: likely.renew(&ranges, &regions),
+            map: Arc::new(Map { index: Index::new(ranges), regions }),
+            generation: new_generation(),
+        }
     }
 
     /// This memory and one more region.
@@ -180,6 +188,11 @@ impl<R: GuestMemoryRegion> GuestMemory for GuestRegionCollection<R> {
     }
 
     #[inline(always)]
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation)
+    }
+
+    #[inline(always)]
     fn guess_region_addr(&self, addr: GuestAddress) -> Option<(&R, MemoryRegionAddress)> {
         let region = self.likely.find(addr.0)?;
         // Below its start the difference wraps: to past its end, as it ends at or below the last address.
@@ -189,13 +202,17 @@ impl<R: GuestMemoryRegion> GuestMemory for GuestRegionCollection<R> {
 
 impl<R> Clone for GuestRegionCollection<R> {
     fn clone(&self) -> Self {
-        Self { likely: self.likely.clone(), map: Arc::clone(&self.map) }
+        Self { likely: self.likely.clone(), map: Arc::clone(&self.map), generation: self.generation }
     }
 }
 
 impl<R> Default for GuestRegionCollection<R> {
     fn default() -> Self {
-        Self { likely: Likely::default(), map: Arc::new(Map { index: Index::default(), regions: Vec::new() }) }
+        Self {
+            likely: Likely::default(),
+            map: Arc::new(Map { index: Index::default(), regions: Vec::new() }),
+            generation: new_generation(),
+        }
     }
 }
 

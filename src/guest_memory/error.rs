@@ -52,6 +52,15 @@ pub enum Error {
     /// by its own methods.
     #[error("the memory at {0} has no host address: only its own reads and writes reach it")]
     NoHostMemory(GuestAddress),
+    /// The bytes are not in one piece: those from this address on lie elsewhere in the host than those before. Take them piece
+    /// by piece.
+    #[error("the memory from {addr} on lies elsewhere in the host than the {completed} bytes before it")]
+    Divided {
+        /// The first byte that lies elsewhere.
+        addr: GuestAddress,
+        /// The bytes before it, which lie together.
+        completed: usize,
+    },
     /// A reader, a writer or a region claims to have transferred more than it was asked to: its result is worthless.
     #[error("a transfer of {expected} bytes claims to have moved {claimed}: its implementation is wrong")]
     Overrun {

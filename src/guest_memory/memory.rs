@@ -27,6 +27,17 @@ pub trait GuestMemory {
     /// All regions, by ascending address.
     fn regions(&self) -> impl Iterator<Item = &Self::Region>;
 
+    /// A number that only this map of regions has in this process: two memories that answer the same have the same regions at
+    /// the same addresses. `None` if the memory cannot say, as is provided.
+    ///
+    /// Whoever keeps what was found in a memory, as an address in the host, keeps this with it: what was found in one holds
+    /// in another of the same number. A memory that answers a number takes a [new one](super::new_generation) for each set of
+    /// regions.
+    #[inline]
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
     /// The last guest address, inclusive; `None` if there is no memory.
     fn last_addr(&self) -> Option<GuestAddress> {
         self.regions().map(GuestMemoryRegion::last_addr).max()
@@ -140,6 +151,10 @@ macro_rules! memory_behind {
             #[inline]
             fn regions(&self) -> impl Iterator<Item = &Self::Region> {
                 (**self).regions()
+            }
+            #[inline(always)]
+            fn generation(&self) -> Option<u64> {
+                (**self).generation()
             }
             fn last_addr(&self) -> Option<GuestAddress> {
                 (**self).last_addr()

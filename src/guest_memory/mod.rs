@@ -26,6 +26,7 @@ mod copy;
 mod error;
 #[cfg(feature = "std")]
 mod file_offset;
+mod generation;
 #[cfg(feature = "alloc")]
 mod index;
 mod kind;
@@ -46,6 +47,7 @@ pub use collection::GuestRegionCollection;
 pub use error::{Error, RegionError};
 #[cfg(feature = "std")]
 pub use file_offset::FileOffset;
+pub use generation::new_generation;
 pub use kind::RegionKind;
 pub use memory::{GuestMemory, GuestSlices};
 pub use plug::{PlugState, RegionRange};

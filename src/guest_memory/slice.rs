@@ -76,6 +76,19 @@ impl<'a> GuestSlice<'a> {
         self.slice.as_ptr()
     }
 
+    /// The bytes, for whoever [marks](Self::mark) what is written to them.
+    #[inline(always)]
+    #[cfg(feature = "std")]
+    pub(crate) fn as_unmarked(&self) -> VolatileSlice<'a> {
+        self.slice
+    }
+
+    /// Where writes are marked.
+    #[cfg(feature = "std")]
+    pub(crate) fn tracker(&self) -> Option<&'a Tracker> {
+        self.tracker
+    }
+
     /// The `count` bytes from `offset`. No byte is had everywhere.
     ///
     /// # Errors

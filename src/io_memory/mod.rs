@@ -66,6 +66,17 @@ pub trait IoMemory: Bytes<IoAddress, E = guest_memory::Error> {
     /// The guest-physical memory behind it.
     fn physical(&self) -> &Self::Physical;
 
+    /// A number that this memory alone has in this process, with the translations that it has now: what was found by one that
+    /// answers the same holds. `None` if it cannot say.
+    ///
+    /// Provided is that of [`physical`](Self::physical). That is right where addresses are always translated in the same way;
+    /// an IOMMU must answer [another](guest_memory::new_generation) as soon as a translation, or a permission, is not what it
+    /// was, and when the physical memory has changed.
+    #[inline]
+    fn io_generation(&self) -> Option<u64> {
+        self.physical().generation()
+    }
+
     /// Where the `len` bytes at `addr` lie in guest-physical memory, in order; nothing for no bytes. The first error is
     /// the last item. Whether there is memory at a fragment's address shows when it is accessed.
     fn translate(

@@ -53,7 +53,8 @@ struct Model {
     /// The numbers of the recorders.
     listeners: Vec<usize>,
     refuse_after: Option<usize>,
-    generation: u64,
+    /// How often the map has changed.
+    changes: u64,
     told: Vec<(usize, Told)>,
 }
 
@@ -101,7 +102,7 @@ impl Model {
         if !self.ask(&listeners, &added) {
             return Answer::Refused;
         }
-        self.generation += u64::from(!(added.is_empty() && removed.is_empty()));
+        self.changes += u64::from(!(added.is_empty() && removed.is_empty()));
         self.tell_removed(&listeners, removed);
         new.sort_unstable();
         self.regions = new;
@@ -143,14 +144,17 @@ struct Case {
     log: Arc<Mutex<Log>>,
     listeners: Vec<(usize, ListenerId, Table)>,
     recorders: usize,
+    /// The number of the map that was seen last, and how often it had changed then.
+    seen: (u64, u64),
 }
 
 impl Case {
     fn new() -> Self {
         let (map, living) = map(&[(0, GRID), (GRID, GRID)]);
         let regions = ranges(&map.memory());
-        let model = Model { regions, listeners: Vec::new(), refuse_after: None, generation: 0, told: Vec::new() };
-        Self { map, living, model, log: Arc::default(), listeners: Vec::new(), recorders: 0 }
+        let model = Model { regions, listeners: Vec::new(), refuse_after: None, changes: 0, told: Vec::new() };
+        let seen = (map.generation(), 0);
+        Self { map, living, model, log: Arc::default(), listeners: Vec::new(), recorders: 0, seen }
     }
 
     fn run(&mut self, op: &Op) {
@@ -240,10 +244,13 @@ impl Case {
     }
 
     /// What everybody sees.
-    fn check(&self) {
+    fn check(&mut self) {
         let mem = self.map.memory();
         assert_eq!(ranges(&mem), self.model.regions);
-        assert_eq!(mem.generation(), self.model.generation);
+        // Another number for another map, and a larger one; else the same.
+        assert_eq!(mem.generation() > self.seen.0, self.model.changes > self.seen.1);
+        assert!(mem.generation() >= self.seen.0);
+        self.seen = (mem.generation(), self.model.changes);
         let mut reader = self.map.reader();
         assert_eq!(ranges(&reader.read()), self.model.regions);
         assert_eq!(self.log.lock().unwrap().told, self.model.told);

@@ -5,9 +5,9 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use memory_model::atomic::{ListenerError, MapError, MapListener};
+use memory_model::atomic::{ListenerError, MapError, MapListener, RegionMap};
 use memory_model::guest_memory::Error;
-use memory_model::{Bytes, GuestAddress, GuestMemory};
+use memory_model::{Bytes, GuestAddress, GuestMemory, GuestMemoryAtomic, GuestRegionCollection};
 
 use crate::ram::{ALIVE, Ram, map, ranges};
 
@@ -37,7 +37,7 @@ fn a_removal_waits_for_the_guards_that_were_there_and_for_no_others() {
             let guard = early.read();
             guard_is_there.wait();
             // The map changes under the guard, which does not.
-            while map.generation() == 0 {
+            while map.generation() == guard.generation() {
                 thread::yield_now();
             }
             // This one is not waited for: see below.
@@ -146,15 +146,61 @@ fn readers_and_guards_outlive_the_handles() {
 fn each_map_has_a_number_that_a_guard_and_a_snapshot_know() {
     let (map, living) = map(&[(0, 64)]);
     let mut reader = map.reader();
-    assert_eq!((map.generation(), reader.read().generation(), map.memory().generation()), (0, 0, 0));
     let before = map.memory();
+    let first = before.generation();
+    assert_eq!((map.generation(), reader.read().generation()), (first, first));
     map.insert_region(Ram::new(64, 64, &living)).unwrap();
     map.insert_region(Ram::new(64, 64, &living)).unwrap_err();
     map.update(|mem| Ok::<_, MapError>(mem.clone())).unwrap();
-    assert_eq!((map.generation(), reader.read().generation(), before.generation()), (1, 1, 0));
+    let second = map.generation();
+    assert!(second > first);
+    assert_eq!((reader.read().generation(), map.clone().generation(), before.generation()), (second, second, first));
     assert!(matches!(before.read_obj::<u64>(GuestAddress(64)), Err(Error::InvalidGuestAddress(_))));
     map.remove_region(GuestAddress(0), 64).unwrap();
-    assert_eq!(map.clone().generation(), 2);
+    assert!(map.generation() > second);
+    // The number is the memory's own, and what is made of one memory has one; an older memory brings its number back.
+    assert_eq!(GuestMemory::generation(&*map.memory()), Some(map.generation()));
+    assert_eq!(GuestMemoryAtomic::new(GuestRegionCollection::clone(&map.memory())).generation(), map.generation());
+    map.update(|_| Ok::<_, MapError>(GuestRegionCollection::clone(&before))).unwrap();
+    assert_eq!(map.generation(), first);
+}
+
+/// A memory that has no number to tell.
+struct Mute(GuestRegionCollection<Ram>);
+
+impl GuestMemory for Mute {
+    type Region = Ram;
+    fn num_regions(&self) -> usize {
+        self.0.num_regions()
+    }
+    fn find_region(&self, addr: GuestAddress) -> Option<&Ram> {
+        self.0.find_region(addr)
+    }
+    fn regions(&self) -> impl Iterator<Item = &Ram> {
+        self.0.regions()
+    }
+}
+
+impl RegionMap for Mute {
+    fn arc_regions(&self) -> &[Arc<Ram>] {
+        self.0.arc_regions()
+    }
+}
+
+#[test]
+fn a_map_that_cannot_say_its_number_is_given_one() {
+    let living = Arc::default();
+    let memory = |ranges: &[(u64, u64)]| {
+        let regions = ranges.iter().map(|&(start, len)| Ram::new(start, len, &living)).collect();
+        Mute(GuestRegionCollection::from_arc_regions(regions).unwrap())
+    };
+    let map = GuestMemoryAtomic::new(memory(&[(0, 64)]));
+    let first = map.generation();
+    assert_eq!((GuestMemory::generation(&*map.memory()), map.memory().generation()), (None, first));
+    map.update(|mem| Ok::<_, MapError>(Mute(mem.0.clone()))).unwrap();
+    assert_eq!(map.generation(), first, "nothing has changed");
+    map.update(|_| Ok::<_, MapError>(memory(&[(64, 64)]))).unwrap();
+    assert!(map.generation() > first);
 }
 
 #[test]

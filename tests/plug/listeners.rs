@@ -134,6 +134,7 @@ fn parts_go_up_to_one_listener_after_another_and_come_back_the_other_way() {
         return;
     }
     let (map, log) = map();
+    let before = map.generation();
     map.unplug(at(2), pages(4)).unwrap();
     assert_eq!(told(&log), [Unplugged(1, 4, 2), Unplugged(0, 4, 2), Unplugged(1, 2, 2), Unplugged(0, 2, 2)]);
     assert_eq!(unplugged(&map), [2, 3, 4, 5]);
@@ -150,7 +151,7 @@ fn parts_go_up_to_one_listener_after_another_and_come_back_the_other_way() {
     map.plug(at(100), 0).unwrap();
     map.unplug(GuestAddress(u64::MAX), 0).unwrap();
     assert_eq!((told(&log), unplugged(&map)), (vec![], vec![]));
-    assert_eq!(map.generation(), 0, "the map is the same");
+    assert_eq!(map.generation(), before, "the map is the same");
 }
 
 #[test]

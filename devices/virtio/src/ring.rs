@@ -174,15 +174,15 @@ impl QueueConfig {
         Self { event_idx: has(F_EVENT_IDX), indirect: has(F_INDIRECT_DESC), ..self }
     }
 
-    fn desc_len(size: u16) -> u64 {
+    pub(crate) fn desc_len(size: u16) -> u64 {
         u64::from(size) << 4
     }
 
-    fn avail_len(size: u16) -> u64 {
+    pub(crate) fn avail_len(size: u16) -> u64 {
         (u64::from(size) << 1).saturating_add(6)
     }
 
-    fn used_len(size: u16) -> u64 {
+    pub(crate) fn used_len(size: u16) -> u64 {
         (u64::from(size) << 3).saturating_add(6)
     }
 }

@@ -15,18 +15,20 @@
 mod chain;
 mod error;
 mod notify;
+mod place;
 mod walk;
 
 use std::sync::atomic::Ordering;
 
+use memory_model::atomic::RegionMap;
 use memory_model::{IoMemory, Le16};
 
 pub use chain::{Chain, Run};
 pub use error::QueueError;
 pub use memory_model::buffers::Segment;
 
-use crate::ring::{ConfigError, Part, QueueConfig, Rings, UsedElement};
-use error::memory;
+use crate::ring::{ConfigError, QueueConfig, Rings, UsedElement};
+use place::Pins;
 
 /// The device's half of one split virtqueue.
 ///
@@ -55,6 +57,7 @@ use error::memory;
 #[derive(Debug)]
 pub struct Queue {
     rings: Rings,
+    pins: Pins,
     /// The index of the available entry that comes next. Runs freely.
     next_avail: u16,
     /// `avail.idx` as it was last loaded and found good: entries before it may be read.
@@ -78,6 +81,7 @@ impl Queue {
     pub fn new(config: QueueConfig) -> Result<Self, ConfigError> {
         Ok(Self {
             rings: Rings::new(config)?,
+            pins: Pins::default(),
             next_avail: 0,
             avail_idx: 0,
             next_used: 0,
@@ -136,8 +140,52 @@ impl Queue {
         self.broken.get_or_insert(reason).clone()
     }
 
+    /// Looks up where the rings and the descriptor table lie, once for all accesses that follow: these find nothing by
+    /// address any more, and cost hardly more than a pointer's. What is written is marked as dirty as before.
+    ///
+    /// It is advice. The queue goes by the memory that each call is given: if that has another
+    /// [number](IoMemory::io_generation) than `mem` has, because regions have come or gone, or none, it is accessed as if
+    /// nothing were pinned. So is a part that does not lie in one piece of one region, or not in the host's memory, or that
+    /// is read-only and would be written; and tables of indirect descriptors. Errors are the memory's in any case.
+    ///
+    /// A region that has a pinned part stays mapped until the next `pin` in a memory of another number, [`unpin`](Self::unpin)
+    /// or [`reset`](Self::reset), also if it is removed from the map. So a transport calls this when the driver enables the
+    /// queue, and again when the map has changed: before each batch, if it likes, as in the same memory it costs no more
+    /// than a comparison.
+    ///
+    /// ```
+    /// use memory_model::{GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, IoAddress};
+    /// use memory_model_virtio::{Queue, QueueConfig};
+    ///
+    /// let map = GuestMemoryAtomic::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)])?);
+    /// let mut reader = map.reader();
+    /// let mut queue = Queue::new(QueueConfig::contiguous(IoAddress(0x1000), 64)?)?;
+    /// for _ in 0..3 {
+    ///     let mem = reader.read(); // for each batch
+    ///     queue.pin(&*mem);
+    ///     while let Some(chain) = queue.pop(&*mem)? {
+    ///         let head = chain.head();
+    ///         queue.add_used(&*mem, head, 0)?;
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pin<I>(&mut self, mem: &I)
+    where
+        I: IoMemory<Physical: RegionMap<Region: Send + Sync + 'static>>,
+    {
+        self.pins.renew(self.rings.config(), mem);
+    }
+
+    /// Goes by the memory alone from now on, and keeps no region.
+    pub fn unpin(&mut self) {
+        self.pins = Pins::default();
+    }
+
     /// Makes the queue as [`new`](Self::new) does, at the same place: after the driver has reset it (VIRTIO 1.2, 2.6.1).
+    /// Nothing is [pinned](Self::pin) any more.
     pub fn reset(&mut self) {
+        self.unpin();
         self.next_avail = 0;
         self.avail_idx = 0;
         self.next_used = 0;
@@ -159,8 +207,9 @@ impl Queue {
                 return Ok(None);
             }
             let addr = queue.rings.avail_entry(queue.next_avail);
-            let head = mem.read_obj::<Le16>(addr).map_err(memory(Part::AvailableRing, addr))?.to_native();
-            let walked = walk::walk(&queue.rings, mem, head, &mut queue.segments)?;
+            let head = queue.pins.avail(queue.rings.config(), mem).read_obj::<Le16>(addr)?.to_native();
+            let table = queue.pins.descriptors(queue.rings.config(), mem);
+            let walked = walk::walk(&queue.rings, table, head, &mut queue.segments)?;
             queue.next_avail = queue.next_avail.wrapping_add(1);
             Ok(Some(walked))
         })?;
@@ -179,13 +228,12 @@ impl Queue {
     pub fn add_used<I: IoMemory>(&mut self, mem: &I, head: u16, written: u32) -> Result<(), QueueError> {
         self.unless_broken(|queue| {
             let element = UsedElement { id: u32::from(head).into(), len: written.into() };
-            let addr = queue.rings.used_entry(queue.next_used);
-            mem.write_obj(element, addr).map_err(memory(Part::UsedRing, addr))?;
+            let ring = queue.pins.used(queue.rings.config(), mem);
+            ring.write_obj(element, queue.rings.used_entry(queue.next_used))?;
             queue.next_used = queue.next_used.wrapping_add(1);
-            let addr = queue.rings.used_idx();
             // Release: pairs with the driver's barrier after it reads `used.idx` (VIRTIO 1.2, 2.7.14), so whoever sees
             // the index sees the entry, and what the device wrote to the buffers.
-            mem.store(Le16::new(queue.next_used), addr, Ordering::Release).map_err(memory(Part::UsedRing, addr))?;
+            ring.store(queue.next_used, queue.rings.used_idx(), Ordering::Release)?;
             queue.unannounced = queue.unannounced.saturating_add(1).min(notify::ALL);
             Ok(())
         })
@@ -193,10 +241,10 @@ impl Queue {
 
     /// Looks up how many entries are available. The index is only believed if it names no more than there can be.
     fn load_avail_idx<I: IoMemory>(&mut self, mem: &I) -> Result<u16, QueueError> {
-        let addr = self.rings.avail_idx();
+        let ring = self.pins.avail(self.rings.config(), mem);
         // Acquire: pairs with the driver's barrier before it moves `avail.idx` (VIRTIO 1.2, 2.7.13.3), so whoever sees
         // the index sees the ring entries and descriptors below it.
-        let idx = mem.load::<Le16>(addr, Ordering::Acquire).map_err(memory(Part::AvailableRing, addr))?.to_native();
+        let idx = ring.load(self.rings.avail_idx(), Ordering::Acquire)?;
         let available = idx.wrapping_sub(self.next_avail);
         let in_flight = self.next_avail.wrapping_sub(self.next_used);
         // A driver has as many descriptors as the ring has entries, and each buffer in flight holds at least one.

@@ -6,11 +6,10 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use memory_model::{IoAddress, IoMemory, Le16};
+use memory_model::IoMemory;
 
-use super::error::memory;
 use super::{Queue, QueueError};
-use crate::ring::{AVAIL_F_NO_INTERRUPT, Part, USED_F_NO_NOTIFY, crosses};
+use crate::ring::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, crosses};
 
 /// As many entries as there are indices: whichever the driver waits for is among them.
 pub(super) const ALL: u32 = 1 << 16;
@@ -36,8 +35,8 @@ impl Queue {
             fence(Ordering::SeqCst);
             let event_idx = queue.config().event_idx;
             let addr = if event_idx { queue.rings.used_event() } else { queue.rings.avail_flags() };
-            let wish = mem.load::<Le16>(addr, Ordering::Relaxed).map_err(memory(Part::AvailableRing, addr))?;
-            Ok(match (event_idx, wish.to_native()) {
+            let wish = queue.pins.avail(queue.config(), mem).load(addr, Ordering::Relaxed)?;
+            Ok(match (event_idx, wish) {
                 (true, event) => crosses(event, queue.next_used, count),
                 (false, flags) => flags & AVAIL_F_NO_INTERRUPT == 0,
             })
@@ -54,11 +53,13 @@ impl Queue {
     /// [`QueueError::Memory`], [`QueueError::AvailIndex`]; or the reason for which the queue was broken before.
     pub fn enable_notifications<I: IoMemory>(&mut self, mem: &I) -> Result<bool, QueueError> {
         self.unless_broken(|queue| {
-            if queue.config().event_idx {
-                store_wish(mem, queue.rings.avail_event(), queue.next_avail)?;
+            let (addr, wish) = if queue.config().event_idx {
+                (queue.rings.avail_event(), queue.next_avail)
             } else {
-                store_wish(mem, queue.rings.used_flags(), 0)?;
-            }
+                (queue.rings.used_flags(), 0)
+            };
+            // Relaxed: the fence follows.
+            queue.pins.used(queue.config(), mem).store(wish, addr, Ordering::Relaxed)?;
             // SeqCst: pairs with the driver's barrier between moving `avail.idx` and reading `used.flags` or
             // `avail_event` (VIRTIO 1.2, 2.7.13.4.1).
             fence(Ordering::SeqCst);
@@ -80,12 +81,9 @@ impl Queue {
             if queue.config().event_idx {
                 return Ok(());
             }
-            store_wish(mem, queue.rings.used_flags(), USED_F_NO_NOTIFY)
+            let ring = queue.pins.used(queue.config(), mem);
+            // Relaxed: it is advice.
+            ring.store(USED_F_NO_NOTIFY, queue.rings.used_flags(), Ordering::Relaxed)
         })
     }
-}
-
-/// Relaxed: where an order is needed, a fence follows.
-fn store_wish<I: IoMemory>(mem: &I, addr: IoAddress, wish: u16) -> Result<(), QueueError> {
-    mem.store(Le16::new(wish), addr, Ordering::Relaxed).map_err(memory(Part::UsedRing, addr))
 }

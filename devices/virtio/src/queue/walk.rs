@@ -2,7 +2,7 @@
 
 use memory_model::{Address, IoAddress, IoMemory};
 
-use super::error::memory;
+use super::place::Place;
 use super::{QueueError, Segment};
 use crate::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor, Part, Rings};
 
@@ -19,17 +19,16 @@ pub(super) struct Walked {
 }
 
 /// The table that the walk is in.
-struct Table {
-    part: Part,
-    base: IoAddress,
+struct Table<'a, I> {
+    place: Place<'a, I>,
     len: u32,
 }
 
-/// Collects the segments of the chain at `head`, in as many steps as the queue has entries and one more.
+/// Collects the segments of the chain at `head` of the queue's table, in as many steps as the queue has entries and one more.
 #[inline]
 pub(super) fn walk<I: IoMemory>(
     rings: &Rings,
-    mem: &I,
+    table: Place<'_, I>,
     head: u16,
     segments: &mut Vec<Segment>,
 ) -> Result<Walked, QueueError> {
@@ -39,11 +38,11 @@ pub(super) fn walk<I: IoMemory>(
     }
     segments.clear();
     let mut walked = Walked { head, readable: 0, readable_bytes: 0, writable_bytes: 0 };
-    let mut table = Table { part: Part::DescriptorTable, base: rings.config().desc, len: u32::from(size) };
+    let mut table = Table { place: table, len: u32::from(size) };
     let mut index = head;
     loop {
         // One fetch: the driver cannot change this copy.
-        let descriptor = fetch(mem, &table, head, index)?;
+        let descriptor = fetch(&table, head, index)?;
         let flags = descriptor.flags.to_native();
         if flags & DESC_F_INDIRECT != 0 {
             // The write flag says nothing here, and is ignored (VIRTIO 1.2, 2.7.5.3.2).
@@ -79,19 +78,19 @@ pub(super) fn walk<I: IoMemory>(
 
 /// Reads a descriptor of a table.
 #[inline]
-fn fetch<I: IoMemory>(mem: &I, table: &Table, head: u16, index: u16) -> Result<Descriptor, QueueError> {
+fn fetch<I: IoMemory>(table: &Table<'_, I>, head: u16, index: u16) -> Result<Descriptor, QueueError> {
     if u32::from(index) >= table.len {
         return Err(QueueError::Next { head, next: index, len: table.len });
     }
     // Inside the table, the last byte of which was found to be below 2^64.
-    let addr = IoAddress(table.base.0.wrapping_add(u64::from(index) << 4));
-    mem.read_obj(addr).map_err(memory(table.part, addr))
+    let addr = IoAddress(table.place.base.0.wrapping_add(u64::from(index) << 4));
+    table.place.read_obj(addr)
 }
 
 /// The table that an indirect descriptor stands for (VIRTIO 1.2, 2.7.5.3).
-fn enter(from: &Table, head: u16, descriptor: &Descriptor) -> Result<Table, QueueError> {
+fn enter<'a, I: IoMemory>(from: &Table<'a, I>, head: u16, descriptor: &Descriptor) -> Result<Table<'a, I>, QueueError> {
     let (base, len) = (IoAddress(descriptor.addr.to_native()), descriptor.len.to_native());
-    if from.part == Part::IndirectTable {
+    if from.place.part == Part::IndirectTable {
         return Err(QueueError::IndirectNested { head });
     }
     if descriptor.flags.to_native() & DESC_F_NEXT != 0 {
@@ -101,7 +100,8 @@ fn enter(from: &Table, head: u16, descriptor: &Descriptor) -> Result<Table, Queu
         return Err(QueueError::IndirectLength { head, len });
     }
     let segment = check(head, descriptor)?;
-    Ok(Table { part: Part::IndirectTable, base, len: segment.len >> 4 })
+    let place = Place::new(Part::IndirectTable, base, from.place.mem, None);
+    Ok(Table { place, len: segment.len >> 4 })
 }
 
 /// The bytes of a descriptor: at least one, and none past the end of the address space.

@@ -20,6 +20,14 @@ pub(crate) fn segment(addr: u64, len: u32) -> Segment {
     Segment { addr: IoAddress(addr), len }
 }
 
+/// The queue, with its rings pinned if the tests are of that.
+pub(crate) fn pinned(mut queue: Queue, mem: &GuestMemoryMmap) -> Queue {
+    if crate::PINNED {
+        queue.pin(mem);
+    }
+    queue
+}
+
 /// A queue's memory, as a driver writes it that may do anything.
 pub(crate) struct Ring {
     pub(crate) mem: GuestMemoryMmap,
@@ -39,7 +47,7 @@ impl Ring {
     }
 
     pub(crate) fn queue(&self) -> Queue {
-        Queue::new(self.config).unwrap()
+        pinned(Queue::new(self.config).unwrap(), &self.mem)
     }
 
     /// Writes a descriptor of the queue's table.

@@ -10,7 +10,7 @@ use memory_model_virtio::blk::{Block, BlockOptions, Range, RequestHeader, S_IOER
 use memory_model_virtio::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE};
 use memory_model_virtio::{DriverQueue, Queue, QueueConfig, QueueError};
 
-use crate::common::{DATA, QUEUE, Random, Ring, segment};
+use crate::common::{DATA, QUEUE, Random, Ring, pinned, segment};
 
 const RINGS: u64 = 10_000;
 
@@ -180,6 +180,7 @@ fn run(mem: &GuestMemoryMmap, disks: &[Block], seed: u64, tally: &mut Tally) {
     if random.once_in(8) {
         let mut driver = DriverQueue::new(mem, config).unwrap();
         queue.reset();
+        queue = pinned(queue, mem);
         mem.write_obj(RequestHeader::new(8, 0), GuestAddress(DATA)).unwrap();
         if driver.add(mem, &[segment(DATA, 16)], &[segment(DATA + 0x40, 21)]).is_ok() {
             driver.publish(mem).unwrap();

@@ -10,9 +10,15 @@
 //! | [`data`]     | how a disk's data moves: pieces, dirty marks, memory of any kind                         |
 //! | [`corrupt`]  | ten thousand corrupt rings                                                               |
 //! | [`faults`]   | pages that cannot be accessed                                                            |
+//! | [`pinned`]   | rings that are pinned: what is kept, what is marked, and what if the map changes         |
+//!
+//! Those of the rings run with pinned ones, too: see the target `pinned`.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which are to stop where they fail")]
 #![expect(clippy::cast_possible_truncation, reason = "numbers that the tests choose, and random ones cut to size")]
 #![expect(clippy::doc_markdown, reason = "quotes the specification as it is")]
+
+/// Whether the queues of the tests are pinned.
+const PINNED: bool = false;
 
 mod chains;
 mod common;
@@ -21,5 +27,6 @@ mod data;
 mod disk;
 mod faults;
 mod notify;
+mod pinned;
 mod requests;
 mod rings;

@@ -7,7 +7,7 @@ use memory_model::{GuestMemoryMmap, IoAddress};
 use memory_model_virtio::ring::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY};
 use memory_model_virtio::{DriverQueue, Queue, QueueConfig};
 
-use crate::common::{DATA, QUEUE, Random, Ring, memory, segment};
+use crate::common::{DATA, QUEUE, Random, Ring, memory, pinned, segment};
 
 fn config(size: u16, event_idx: bool) -> QueueConfig {
     QueueConfig { event_idx, ..QueueConfig::contiguous(IoAddress(QUEUE), size).unwrap() }
@@ -59,7 +59,7 @@ fn with_event_idx_the_entry_of_that_index_decides() {
         assert_eq!(told, [false, false, true, false, false]);
         // Of a batch, any entry: those of index 5, 6 and 7; then 8, 9 and 10.
         for (event, expected) in [(4, false), (5, true), (6, true), (7, true), (8, false)] {
-            let mut queue = Queue::resume(ring.config, 5, 5).unwrap();
+            let mut queue = pinned(Queue::resume(ring.config, 5, 5).unwrap(), &ring.mem);
             queue.needs_notification(&ring.mem).unwrap();
             ring.set_avail_idx(5);
             ring.set_used_event(event);
@@ -96,7 +96,7 @@ fn after_a_resume_the_driver_is_told_once_too_often_rather_than_never() {
     for event_idx in [false, true] {
         let ring = ring(event_idx);
         ring.set_used_event(100);
-        let mut queue = Queue::resume(ring.config, 5, 5).unwrap();
+        let mut queue = pinned(Queue::resume(ring.config, 5, 5).unwrap(), &ring.mem);
         assert!(queue.needs_notification(&ring.mem).unwrap());
         assert!(!queue.needs_notification(&ring.mem).unwrap());
     }
@@ -220,7 +220,8 @@ impl World {
 fn no_wake_up_is_lost_while_the_indices_wrap() {
     for (size, event_idx) in [(1, true), (4, false), (4, true)] {
         let (mem, config) = (memory(), config(size, event_idx));
-        let (driver, queue) = (DriverQueue::new(&mem, config).unwrap(), Queue::new(config).unwrap());
+        let driver = DriverQueue::new(&mem, config).unwrap();
+        let queue = pinned(Queue::new(config).unwrap(), &mem);
         let random = Random(u64::from(size));
         let mut world = World { mem, driver, queue, random, made: 0, done: 0, tell_device: false, tell_driver: false };
         while world.done < 2 * 65536 + 1000 {
@@ -264,7 +265,7 @@ fn no_wake_up_is_lost_between_threads() {
     for event_idx in [false, true] {
         let (mem, config) = (memory(), config(4, event_idx));
         let mut driver = DriverQueue::new(&mem, config).unwrap();
-        let mut queue = Queue::new(config).unwrap();
+        let mut queue = pinned(Queue::new(config).unwrap(), &mem);
         let (to_device, to_driver) = (Arc::new(Event::default()), Arc::new(Event::default()));
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -12,7 +12,7 @@ use memory_model::{
 use memory_model_virtio::ring::{DESC_F_INDIRECT, DESC_F_NEXT, Part};
 use memory_model_virtio::{ConfigError, DriverQueue, Queue, QueueConfig, QueueError};
 
-use crate::common::{DATA, END, QUEUE, Ring, memory, segment};
+use crate::common::{DATA, END, QUEUE, Ring, memory, pinned, segment};
 
 /// 2.7: "Queue Size value is always a power of 2. The maximum Queue Size value is 32768."
 #[test]
@@ -69,7 +69,7 @@ fn rings_outside_memory_break() {
         let mut ring = Ring::with(good);
         ring.chain(&[segment(DATA, 1)], &[]);
         ring.offer(0);
-        match step(&mut Queue::new(config).unwrap(), &ring.mem) {
+        match step(&mut pinned(Queue::new(config).unwrap(), &ring.mem), &ring.mem) {
             Err(QueueError::Memory { part, .. }) => part,
             other => panic!("{other:?}"),
         }
@@ -83,7 +83,7 @@ fn rings_outside_memory_break() {
     let at_the_end = QueueConfig { avail: IoAddress(END - 4), ..good };
     let mem = memory();
     mem.write_obj(Le16::new(1), GuestAddress(END - 2)).unwrap();
-    assert!(Queue::new(at_the_end).unwrap().pop(&mem).is_err());
+    assert!(pinned(Queue::new(at_the_end).unwrap(), &mem).pop(&mem).is_err());
 }
 
 /// 2.7.6.1: "A driver MUST NOT decrement the available idx on a virtqueue".
@@ -164,6 +164,7 @@ fn a_broken_queue_keeps_its_first_reason_and_touches_nothing_until_reset() {
     assert_eq!(ring.snapshot(), before);
 
     queue.reset();
+    let mut queue = pinned(queue, &ring.mem);
     assert!(queue.broken().is_none());
     ring.descriptor(0, segment(DATA, 1), 0, 0);
     assert_eq!(queue.pop(&ring.mem).unwrap().unwrap().head(), 0);
@@ -173,7 +174,7 @@ fn a_broken_queue_keeps_its_first_reason_and_touches_nothing_until_reset() {
 fn a_queue_resumes_from_its_indices() {
     let mut ring = Ring::new();
     ring.chain(&[segment(DATA, 1)], &[]);
-    let mut queue = Queue::resume(ring.config, 65535, 65534).unwrap();
+    let mut queue = pinned(Queue::resume(ring.config, 65535, 65534).unwrap(), &ring.mem);
     ring.idx = 65535;
     ring.offer(0);
     assert_eq!(queue.pop(&ring.mem).unwrap().unwrap().head(), 0);
@@ -193,7 +194,8 @@ fn a_queue_resumes_from_its_indices() {
 fn the_largest_queue_can_be_full() {
     let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     let config = QueueConfig::contiguous(IoAddress(0), 32768).unwrap();
-    let (mut driver, mut queue) = (DriverQueue::new(&mem, config).unwrap(), Queue::new(config).unwrap());
+    let mut driver = DriverQueue::new(&mem, config).unwrap();
+    let mut queue = pinned(Queue::new(config).unwrap(), &mem);
     for _ in 0..3 {
         while driver.free() > 0 {
             driver.add(&mem, &[segment(DATA, 1)], &[]).unwrap();

@@ -1,0 +1,95 @@
+//! What is pinned is accessed, and a queue with pinned rings goes on, without an allocation.
+
+#![expect(unsafe_code, reason = "counts what is allocated")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
+use memory_model::buffers::{PinnedRef, PinnedSlice};
+use memory_model::io_memory::Access;
+use memory_model::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, IoAddress};
+use memory_model_virtio::{DriverQueue, Queue, QueueConfig, Segment};
+
+thread_local! {
+    /// How often this thread has allocated.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: relayed to the system's; a cell of the thread's, which has no destructor, allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise; it is from `alloc`.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// How often it is allocated.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = COUNT.get();
+    work();
+    COUNT.get() - before
+}
+
+fn memory() -> GuestMemoryMmap {
+    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x2_0000)]).unwrap()
+}
+
+#[test]
+fn a_view_is_made_and_used_without_an_allocation() {
+    let mem = memory();
+    assert_eq!(allocations(|| drop(Box::new(COUNT.get()))), 1, "it is counted");
+    let count = allocations(|| {
+        let view = PinnedSlice::new(&mem, IoAddress(8), 0x100, Access::ReadWrite).unwrap();
+        let value = view.get_ref::<u32>(8).unwrap();
+        value.store(view.read_obj(16).unwrap(), Ordering::Release).unwrap();
+        value.clone().load(Ordering::Acquire).unwrap();
+        PinnedRef::<u16>::new(&mem, IoAddress(2), Access::Read).unwrap().read().unwrap();
+        // Nor is an error.
+        drop(PinnedSlice::new(&mem, IoAddress(0x1_fff0), 0x100, Access::Read).unwrap_err());
+    });
+    assert_eq!(count, 0);
+}
+
+/// Of the device's half; also when the map changes, and the rings are pinned again.
+#[test]
+fn a_pinned_queue_allocates_nothing_once_it_has_had_its_longest_chain() {
+    let map = GuestMemoryAtomic::new(memory());
+    let mut reader = map.reader();
+    let config = QueueConfig::contiguous(IoAddress(0x1000), 16).unwrap();
+    let mut queue = Queue::new(config).unwrap();
+    let mut driver = DriverQueue::new(&*reader.read(), config).unwrap();
+    let buffer: Vec<_> = (0..3).map(|number| Segment { addr: IoAddress(0x1_0000 + number * 64), len: 64 }).collect();
+    let mut turn = |queue: &mut Queue| {
+        let mem = reader.read();
+        let head = driver.add(&*mem, &buffer, &[]).unwrap();
+        driver.publish(&*mem).unwrap();
+        let count = allocations(|| {
+            queue.pin(&*mem);
+            queue.disable_notifications(&*mem).unwrap();
+            assert_eq!(queue.pop(&*mem).unwrap().unwrap().head(), head);
+            queue.add_used(&*mem, head, 0).unwrap();
+            queue.enable_notifications(&*mem).unwrap();
+            queue.needs_notification(&*mem).unwrap();
+        });
+        driver.pop_used(&*mem).unwrap().unwrap();
+        count
+    };
+    turn(&mut queue);
+    for _ in 0..100 {
+        assert_eq!(turn(&mut queue), 0);
+    }
+    let dimm = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x2_0000), 0x1000)]).unwrap();
+    map.insert_region(dimm.arc_regions()[0].clone()).unwrap();
+    assert_eq!(turn(&mut queue), 0);
+}
