@@ -118,7 +118,7 @@ impl<'a> GuestBuffers<'a> {
 
     /// The pieces, for whoever looks only.
     #[inline]
-    pub(super) fn left(&self) -> &[IoSlice<'_>] {
+    pub(super) fn left(&self) -> &[IoSlice<'a>] {
         self.iovecs.get(self.first_iovec..).unwrap_or_default()
     }
 

@@ -9,6 +9,7 @@
 //! | [`Writer`]       | segments that a device writes, likewise                                                 |
 //! | [`PinnedSlice`]  | a piece that was found once and stays: for rings, which are accessed again and again    |
 //! | [`PinnedRef`]    | the place of one value, checked when it was found: an access costs hardly more than that |
+//! | `uring`          | many transfers of a file's under way at a time (feature `io-uring`)                     |
 //!
 //! A driver gives a device addresses and lengths. Made into buffers, all of them are found and checked before a byte moves;
 //! what lies together in the host is one iovec; and then the kernel reads or writes all of it in one system call. What has
@@ -39,12 +40,14 @@ mod making;
 #[cfg(target_os = "linux")]
 mod message;
 mod owned;
+mod pinned;
 mod reader;
 mod segments;
 #[cfg(target_os = "linux")]
 mod transfer;
+#[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub mod uring;
 mod writer;
-mod pinned;
 
 #[cfg(target_os = "linux")]
 pub use direct::DirectFile;

@@ -54,6 +54,14 @@ pub struct Processed {
     pub more: bool,
 }
 
+impl Processed {
+    /// One more was answered, with this status.
+    pub(super) fn count(&mut self, status: u8) {
+        self.requests = self.requests.saturating_add(1);
+        self.failed = self.failed.saturating_add(u32::from(status != S_OK));
+    }
+}
+
 /// A virtio block device over a file (VIRTIO 1.2, 5.2).
 ///
 /// Sectors beyond the file's length when it was opened do not exist; if the file is truncated later, reads beyond its
@@ -67,11 +75,20 @@ pub struct Block {
 }
 
 /// Why a request has no success.
-enum Failure {
+pub(super) enum Failure {
     /// [`S_IOERR`].
     Io,
     /// [`S_UNSUPP`].
     Unsupported,
+}
+
+impl Failure {
+    pub(super) fn status(&self) -> u8 {
+        match self {
+            Self::Io => S_IOERR,
+            Self::Unsupported => S_UNSUPP,
+        }
+    }
 }
 
 impl From<guest_memory::Error> for Failure {
@@ -173,8 +190,7 @@ impl Block {
                 match self.answer(mem, &chain) {
                     Ok(Answer { status, written }) => {
                         queue.add_used(mem, head, written)?;
-                        processed.requests = processed.requests.saturating_add(1);
-                        processed.failed = processed.failed.saturating_add(u32::from(status != S_OK));
+                        processed.count(status);
                     }
                     Err(reason) => return Err(queue.mark_broken(reason)),
                 }
@@ -188,55 +204,61 @@ impl Block {
     }
 
     /// Does what a request says, and writes its status; nothing but that can fail.
-    fn answer<I: IoMemory>(&self, mem: &I, chain: &Chain<'_>) -> Result<Answer, QueueError> {
+    pub(super) fn answer<I: IoMemory>(&self, mem: &I, chain: &Chain<'_>) -> Result<Answer, QueueError> {
         let (head, writable) = (chain.head(), chain.writable().len());
         let unanswerable = QueueError::Unanswerable { head };
         let Some(data_len) = writable.checked_sub(1) else { return Err(unanswerable) };
         let Ok((mut data, mut end)) = chain.writer(mem).split_at(data_len) else { return Err(unanswerable) };
         let (status, data_written) = match self.execute(chain.reader(mem), &mut data) {
             Ok(()) => (S_OK, data.bytes_written()),
-            Err(Failure::Io) => (S_IOERR, 0),
-            Err(Failure::Unsupported) => (S_UNSUPP, 0),
+            Err(failure) => (failure.status(), 0),
         };
         end.write_obj(status).map_err(|source| QueueError::AnswerLost { head, source: Arc::new(source) })?;
-        // From the start on: the status counts only if all before it was written (VIRTIO 1.2, 2.7.8.2).
-        let written = if data_written == data_len { writable } else { data_written };
-        Ok(Answer { status, written: u32::try_from(written).unwrap_or(u32::MAX) })
+        Ok(Answer::new(status, data_written, data_len))
     }
 
     /// Does what a request says: `data` is what it has the device write, but for the status.
     fn execute<I: IoMemory>(&self, mut request: Reader<'_, I>, data: &mut Writer<'_, I>) -> Result<(), Failure> {
+        match self.begin(&mut request, data)? {
+            Task::Read(extent) => Ok(self.sectors.read(extent, data)?),
+            Task::Write(extent) => {
+                self.sectors.write(extent, &mut request)?;
+                self.written()
+            }
+            Task::Flush => Ok(self.sectors.file().sync_data()?),
+            Task::Nothing => Ok(()),
+        }
+    }
+
+    /// Checks a request, and does what takes no transfer: `data` is what it has the device write, but for the status. What is
+    /// left of `request` is the data to be written to the disk.
+    pub(super) fn begin<I: IoMemory>(
+        &self,
+        request: &mut Reader<'_, I>,
+        data: &mut Writer<'_, I>,
+    ) -> Result<Task, Failure> {
         let header: RequestHeader = request.read_obj()?; // one fetch: the driver cannot change this copy
+        let sector = header.sector.to_native();
         match header.kind.to_native() {
-            T_IN => self.read(header.sector.to_native(), data),
-            T_OUT => self.write(header.sector.to_native(), request),
-            T_FLUSH => Ok(self.sectors.file().sync_data()?),
+            T_IN => Ok(Task::Read(self.sectors.extent(sector, data.remaining()).ok_or(Failure::Io)?)),
+            T_OUT => {
+                let extent = self.sectors.extent(sector, request.remaining()).ok_or(Failure::Io)?;
+                self.check_writable().map(|()| Task::Write(extent))
+            }
+            T_FLUSH => Ok(Task::Flush),
             // The driver's data has 20 bytes (VIRTIO 1.2, 5.2.6.1).
-            T_GET_ID => Ok(data.write_slice(&self.options.id)?),
-            T_DISCARD => self.discard(request),
-            T_WRITE_ZEROES => self.write_zeroes(request),
+            T_GET_ID => Ok(data.write_slice(&self.options.id).map(|()| Task::Nothing)?),
+            T_DISCARD => self.discard(request).map(|()| Task::Nothing),
+            T_WRITE_ZEROES => self.write_zeroes(request).map(|()| Task::Nothing),
             _ => Err(Failure::Unsupported),
         }
     }
 
-    fn read<I: IoMemory>(&self, sector: u64, data: &mut Writer<'_, I>) -> Result<(), Failure> {
-        let extent = self.sectors.extent(sector, data.remaining()).ok_or(Failure::Io)?;
-        self.sectors.read(extent, data)?;
-        Ok(())
-    }
-
-    fn write<I: IoMemory>(&self, sector: u64, mut data: Reader<'_, I>) -> Result<(), Failure> {
-        let extent = self.sectors.extent(sector, data.remaining()).ok_or(Failure::Io)?;
-        self.check_writable()?;
-        self.sectors.write(extent, &mut data)?;
-        self.written()
-    }
-
-    fn discard<I: IoMemory>(&self, request: Reader<'_, I>) -> Result<(), Failure> {
+    fn discard<I: IoMemory>(&self, request: &mut Reader<'_, I>) -> Result<(), Failure> {
         self.each_range(request, MAX_DISCARD_SECTORS, 0, |extent, _| self.sectors.discard(extent))
     }
 
-    fn write_zeroes<I: IoMemory>(&self, request: Reader<'_, I>) -> Result<(), Failure> {
+    fn write_zeroes<I: IoMemory>(&self, request: &mut Reader<'_, I>) -> Result<(), Failure> {
         self.each_range(request, MAX_WRITE_ZEROES_SECTORS, RANGE_F_UNMAP, |extent, flags| {
             self.sectors.zero(extent, flags & RANGE_F_UNMAP != 0)
         })
@@ -245,7 +267,7 @@ impl Block {
     /// Does `step` for each range of a request; for none, unless all are good.
     fn each_range<I: IoMemory>(
         &self,
-        mut request: Reader<'_, I>,
+        request: &mut Reader<'_, I>,
         max_sectors: u32,
         known_flags: u32,
         step: impl Fn(Extent, u32) -> io::Result<()>,
@@ -279,6 +301,17 @@ impl Block {
         self.written()
     }
 
+    #[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub(super) fn file(&self) -> &File {
+        self.sectors.file()
+    }
+
+    /// Whether writes may wait for a flush.
+    #[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub(super) fn is_writeback(&self) -> bool {
+        self.writeback
+    }
+
     fn check_writable(&self) -> Result<(), Failure> {
         if self.options.read_only { Err(Failure::Io) } else { Ok(()) }
     }
@@ -292,9 +325,30 @@ impl Block {
     }
 }
 
+/// What is left to be done of a request that was checked.
+pub(super) enum Task {
+    /// To read this from the file.
+    Read(Extent),
+    /// To write this to the file, and to make it stable unless the driver will.
+    Write(Extent),
+    /// To make stable what was written.
+    Flush,
+    /// All is done.
+    Nothing,
+}
+
 /// A request's answer.
-struct Answer {
-    status: u8,
+pub(super) struct Answer {
+    pub(super) status: u8,
     /// Device-writable bytes written, from the first on.
-    written: u32,
+    pub(super) written: u32,
+}
+
+impl Answer {
+    /// That so many of `data_len` bytes before the status were written.
+    pub(super) fn new(status: u8, data_written: u64, data_len: u64) -> Self {
+        // From the start on: the status counts only if all before it was written (VIRTIO 1.2, 2.7.8.2).
+        let written = if data_written == data_len { data_len.saturating_add(1) } else { data_written };
+        Self { status, written: u32::try_from(written).unwrap_or(u32::MAX) }
+    }
 }

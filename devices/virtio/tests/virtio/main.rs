@@ -11,6 +11,8 @@
 //! | [`corrupt`]  | ten thousand corrupt rings                                                               |
 //! | [`faults`]   | pages that cannot be accessed                                                            |
 //! | [`pinned`]   | rings that are pinned: what is kept, what is marked, and what if the map changes         |
+//! | `refused`    | a system that forbids `io_uring` (feature `io-uring`)                                    |
+//! | `worker`     | many requests under way at a time (feature `io-uring`)                                   |
 //!
 //! Those of the rings run with pinned ones, too: see the target `pinned`.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which are to stop where they fail")]
@@ -28,5 +30,15 @@ mod disk;
 mod faults;
 mod notify;
 mod pinned;
+#[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod raw;
+#[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod refused;
 mod requests;
 mod rings;
+#[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[expect(dead_code, reason = "shared with other tests, which need all of it")]
+#[path = "../../../../tests/making/seccomp.rs"]
+mod seccomp;
+#[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod worker;
