@@ -29,10 +29,10 @@ pub struct DirtyBitmap {
     page_shift: u32,
     /// How many bytes it covers, from 0 on.
     len: u64,
-    /// A bit for each page.
-    pub(super) words: Box<[AtomicU64]>,
-    /// A bit for each eight words.
-    pub(super) summary: Box<[AtomicU64]>,
+    /// The summary, a bit for each eight words; then the words, a bit for each page. Beside each other, so that those of a
+    /// small region are in one cache line.
+    bits: Box<[AtomicU64]>,
+    summary_len: usize,
 }
 
 /// Why a bitmap cannot be made.
@@ -66,7 +66,21 @@ impl DirtyBitmap {
         let page_shift = page_size.trailing_zeros();
         let words = len.div_ceil(page_size).div_ceil(1 << WORD_SHIFT);
         let summary = words.div_ceil(1 << (LINE_SHIFT + WORD_SHIFT));
-        Ok(Self { page_shift, len, words: zeroed(words)?, summary: zeroed(summary)? })
+        let bits = zeroed(summary.saturating_add(words))?;
+        // As many as there are: no truncation.
+        Ok(Self { page_shift, len, bits, summary_len: index(summary) })
+    }
+
+    /// A bit for each page.
+    #[inline]
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        self.bits.get(self.summary_len..).unwrap_or_default()
+    }
+
+    /// A bit for each eight words.
+    #[inline]
+    pub(super) fn summary(&self) -> &[AtomicU64] {
+        self.bits.get(..self.summary_len).unwrap_or_default()
     }
 
     /// The size of a page in bytes.
@@ -122,7 +136,7 @@ impl DirtyBitmap {
             whole.end = last_word;
         }
         let mut stored = false;
-        for word in self.words.get(index(whole.start)..index(whole.end)).unwrap_or_default() {
+        for word in self.words().get(index(whole.start)..index(whole.end)).unwrap_or_default() {
             if word.load(Ordering::Acquire) != u64::MAX {
                 // Release: after the data.
                 word.store(u64::MAX, Ordering::Release);
@@ -139,7 +153,7 @@ impl DirtyBitmap {
     /// Marks the bits of one word, and nothing above.
     #[inline]
     fn mark_bits(&self, word: u64, mask: u64) {
-        let Some(bits) = self.words.get(index(word)) else { return };
+        let Some(bits) = self.words().get(index(word)) else { return };
         // Acquire: the summary is looked at after this, so that what is set there is not from before a harvest that has
         // taken the bit here. Pairs with the harvest's exchanges, which go the other way.
         if bits.load(Ordering::Acquire) & mask != mask {
@@ -154,7 +168,7 @@ impl DirtyBitmap {
     fn mark_lines(&self, first: u64, last: u64) {
         for word in (first >> WORD_SHIFT)..=(last >> WORD_SHIFT) {
             let mask = mask(first.max(word << WORD_SHIFT), last.min((word << WORD_SHIFT) | 63));
-            let Some(bits) = self.summary.get(index(word)) else { return };
+            let Some(bits) = self.summary().get(index(word)) else { return };
             // SeqCst: not before a bit below was set. Pairs with the load below the summary in `Harvest::take_bits`.
             if bits.load(Ordering::SeqCst) & mask != mask {
                 bits.fetch_or(mask, Ordering::SeqCst);
@@ -171,7 +185,7 @@ impl DirtyBitmap {
 
     /// Whether any page is dirty that has any of `len` bytes from `start`.
     pub fn is_dirty(&self, start: u64, len: u64) -> bool {
-        self.words(start, len).any(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
+        self.words_of(start, len).any(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
     }
 
     /// Makes clean the pages that lie wholly in `len` bytes from `start`: their contents do not matter, or were sent
@@ -181,19 +195,19 @@ impl DirtyBitmap {
         let end = start.saturating_add(len).min(self.len);
         let end = if end == self.len { end } else { end >> self.page_shift << self.page_shift };
         let Some(start) = start.checked_next_multiple_of(page) else { return };
-        for (word, mask) in self.words(start, end.saturating_sub(start)) {
+        for (word, mask) in self.words_of(start, end.saturating_sub(start)) {
             word.fetch_and(!mask, Ordering::SeqCst);
         }
         barrier::all_threads();
     }
 
     /// The words with the pages that have any of `len` bytes from `start`, and which of their bits.
-    fn words(&self, start: u64, len: u64) -> impl Iterator<Item = (&AtomicU64, u64)> {
+    fn words_of(&self, start: u64, len: u64) -> impl Iterator<Item = (&AtomicU64, u64)> {
         let pages = self.pages(start, len).into_iter();
         pages.flat_map(move |(first, last)| {
             ((first >> WORD_SHIFT)..=(last >> WORD_SHIFT)).filter_map(move |word| {
                 let bits = mask(first.max(word << WORD_SHIFT), last.min((word << WORD_SHIFT) | 63));
-                Some((self.words.get(index(word))?, bits))
+                Some((self.words().get(index(word))?, bits))
             })
         })
     }

@@ -48,14 +48,14 @@ impl<'a> Harvest<'a> {
         let mut taken = Vec::new();
         // From the top down: a bit that is set meanwhile sets that above it afterwards, so that it is in the next harvest
         // if it is not in this.
-        each_word(&bitmap.summary, 0..bitmap.summary.len() as u64, Ordering::Relaxed, |number, bits| {
+        each_word(bitmap.summary(), 0..bitmap.summary().len() as u64, Ordering::Relaxed, |number, bits| {
             in_order();
             for line in ones(number, bits) {
                 let first = line << LINE_SHIFT;
                 let end = first.saturating_add(1 << LINE_SHIFT);
                 // SeqCst: not before the summary was taken. An exchange alone does not see to that on all processors
                 // (aarch64 without LSE). Pairs with `DirtyBitmap::mark_word`.
-                each_word(&bitmap.words, first..end, Ordering::SeqCst, |number, bits| taken.push((number, bits)));
+                each_word(bitmap.words(), first..end, Ordering::SeqCst, |number, bits| taken.push((number, bits)));
             }
         });
         taken

@@ -202,8 +202,8 @@ impl Tracker {
     /// The bitmap is of pages of [`PAGE_SHIFT`], always the same, and lives as long as the tracker.
     pub(super) unsafe fn switch(&self, on: bool, alone: Option<&DirtyBitmap>) {
         if let Some(bitmap) = alone {
-            self.words.store(bitmap.words.as_ptr().cast_mut(), Ordering::Relaxed);
-            self.summary.store(bitmap.summary.as_ptr().cast_mut(), Ordering::Relaxed);
+            self.words.store(bitmap.words().as_ptr().cast_mut(), Ordering::Relaxed);
+            self.summary.store(bitmap.summary().as_ptr().cast_mut(), Ordering::Relaxed);
         }
         // Release: after the pointers. Pairs with `mark_offset`.
         self.limit.store(alone.map_or(0, DirtyBitmap::len), Ordering::Release);

@@ -196,7 +196,8 @@ fn a_page_is_a_power_of_two() {
 
 #[test]
 fn a_bitmap_that_no_host_has_memory_for() {
-    assert_eq!(DirtyBitmap::new(u64::MAX, 1).unwrap_err(), Error::OutOfMemory(1 << 61));
+    // The bits, and one above for each cache line of them.
+    assert_eq!(DirtyBitmap::new(u64::MAX, 1).unwrap_err(), Error::OutOfMemory((1 << 61) + (1 << 52)));
 }
 
 /// The largest pages there are, and memory up to the last byte but one.
