@@ -159,6 +159,7 @@
 //! * `mmap` (default): the backend, on Linux.
 //! * `fault-recovery` (default): a page that cannot be accessed, for instance of a file that was truncated while it is
 //!   mapped, is an error, on Linux on x86-64 and aarch64. Without it such a page ends the process by SIGBUS.
+//! * `io-uring`: `buffers::uring`, many transfers of a file's under way at a time, on Linux on x86-64 and aarch64.
 //! * `kvm`: `interop::kvm`, which mirrors a map into the memory slots of KVM and fetches its dirty log, on Linux on x86-64
 //!   and aarch64.
 //!
