@@ -3,7 +3,7 @@
 //! | module       | what it shows                                                                                |
 //! |--------------|----------------------------------------------------------------------------------------------|
 //! | [`random`]   | random operations on random segments over random memory, compared with a plain list of bytes  |
-//! | [`hostile`]  | segments that wrap, are nowhere, are empty, or more than can be counted; pages that are bad   |
+//! | [`hostile`]  | segments that wrap, are nowhere, empty, or too many to count; regions that lie; bad pages     |
 //! | [`objects`]  | values divided between segments in all ways; buffers of them, borrowed and owned              |
 
 #![cfg(all(feature = "mmap", target_os = "linux"))]

@@ -1,19 +1,22 @@
 //! Many transfers between a file and guest memory under way at a time, by `io_uring` and without.
 //!
-//! | module        | what it shows                                                              |
-//! |---------------|----------------------------------------------------------------------------|
-//! | [`transfers`] | what is read and written, beside a model; what is refused                  |
-//! | [`lifetimes`] | memory that is removed meanwhile; engines that are dropped, forgotten, sent |
-//! | [`faults`]    | pages that cannot be accessed                                              |
-//! | [`marks`]     | what is marked as dirty, and when                                          |
-//! | [`polling`]   | a descriptor that says when there are completions                          |
-//! | [`fallback`]  | systems that have no `io_uring`, or forbid it                              |
+//! | module          | what it shows                                                               |
+//! |-----------------|-----------------------------------------------------------------------------|
+//! | [`transfers`]   | what is read and written, beside a model; what is refused                   |
+//! | [`lifetimes`]   | memory that is removed meanwhile; engines that are dropped, forgotten, sent |
+//! | [`faults`]      | pages that cannot be accessed                                               |
+//! | [`marks`]       | what is marked as dirty, and when                                           |
+//! | [`polling`]     | a descriptor that says when there are completions                           |
+//! | [`fallback`]    | systems that have no `io_uring`, or forbid it                               |
+//! | [`allocations`] | there are none                                                              |
 //!
 //! A read from an empty pipe is under way until somebody writes to it.
 
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+#[path = "uring/allocations.rs"]
+mod allocations;
 #[expect(dead_code, reason = "shared with other tests, which need all of it")]
 #[path = "making/child.rs"]
 mod child;

@@ -18,6 +18,7 @@ use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
+use contenders::run_virtio_queue;
 use memory_model::{Bytes, DataInit, GuestAddress, GuestMemoryMmap, IoAddress, Le16};
 use memory_model_virtio::blk::{Block, BlockOptions, RequestHeader, T_IN};
 use memory_model_virtio::ring::{DESC_F_NEXT, DESC_F_WRITE, Descriptor};
@@ -110,7 +111,7 @@ fn chains() -> Result<()> {
         mem.store(Le16::new(idx), GuestAddress(avail + 2), Ordering::Release)?;
         their_mem.store(idx.to_le(), vm_memory::GuestAddress(avail + 2), Ordering::Release)?;
         time(&mut ours, || our_chains(&mut queue, &mem))?;
-        time(&mut theirs, || their_chains(&mut their_queue, &their_mem))?;
+        time(&mut theirs, || Ok(run_virtio_queue(&mut their_queue, &their_mem)?))?;
     }
     let idx = mem.load::<Le16>(GuestAddress(used + 2), Ordering::Acquire)?.to_native();
     ensure((queue.next_used(), their_queue.next_used()) == (idx, idx), "not all were used")?;
@@ -125,18 +126,6 @@ fn our_chains(queue: &mut Queue, mem: &GuestMemoryMmap) -> Result<()> {
             black_box((segment.addr, segment.len));
         }
         let head = chain.head();
-        queue.add_used(mem, head, 0)?;
-    }
-    Ok(())
-}
-
-#[inline(never)]
-fn their_chains(queue: &mut virtio_queue::Queue, mem: &vm_memory::GuestMemoryMmap) -> Result<()> {
-    while let Some(chain) = queue.pop_descriptor_chain(mem) {
-        let head = chain.head_index();
-        for descriptor in chain {
-            black_box((descriptor.addr(), descriptor.len()));
-        }
         queue.add_used(mem, head, 0)?;
     }
     Ok(())

@@ -27,7 +27,10 @@ pub(super) const INLINE: usize = 16;
 /// * what [`complete`](Self::complete) says has landed, when it says so;
 /// * everything that was [handed out](Self::as_iovecs) and of which nobody has said how much has landed, when the buffers
 ///   are dropped, or cut;
-/// * what [`write_slice`](Self::write_slice) writes.
+/// * what [`write_slice`](Self::write_slice) writes;
+/// * of the system calls, as `preadv`, just what has landed; but after an error everything that was given to the call, unless
+///   that was interrupted or would block. What the kernel may have written without counting it is marked, too: before a page
+///   that cannot be accessed, and beyond the end of a file that is open with `O_DIRECT`.
 pub struct GuestBuffers<'a> {
     /// The pieces as they are in the guest. Those before `first` are done with.
     slices: SmallVec<[GuestSlice<'a>; INLINE]>,

@@ -1,20 +1,24 @@
 //! Many pieces of guest memory in one transfer: scatter and gather without a copy.
 //!
-//! | type             | what it is                                                                             |
-//! |------------------|----------------------------------------------------------------------------------------|
-//! | [`GuestBuffers`] | pieces of guest memory, checked as a whole, as an array of iovecs; borrowed, or owned  |
-//! | [`IoSlice`]      | one of the iovecs                                                                       |
-//! | [`Segment`]      | an address and a length, as a driver gives them                                         |
-//! | [`Reader`]       | segments that a device reads, as one run of bytes, piece by piece or as buffers         |
-//! | [`Writer`]       | segments that a device writes, likewise                                                 |
-//! | [`PinnedSlice`]  | a piece that was found once and stays: for rings, which are accessed again and again    |
-//! | [`PinnedRef`]    | the place of one value, checked when it was found: an access costs hardly more than that |
-//! | `uring`          | many transfers of a file's under way at a time (feature `io-uring`)                     |
+//! | type              | what it is                                                                               |
+//! |-------------------|------------------------------------------------------------------------------------------|
+//! | [`GuestBuffers`]  | pieces of guest memory, checked as a whole, as an array of iovecs; borrowed, or owned     |
+//! | [`IoSlice`]       | one of the iovecs                                                                        |
+//! | `TransferError`   | how far a transfer came, and why no further; on Linux, as the two below                  |
+//! | `Received`        | what a message from a socket was                                                         |
+//! | `DirectFile`      | a file to and from any pieces, also with `O_DIRECT`                                      |
+//! | [`Segment`]       | an address and a length, as a driver gives them                                          |
+//! | [`Reader`]        | segments that a device reads, as one run of bytes, piece by piece or as buffers          |
+//! | [`Writer`]        | segments that a device writes, likewise                                                  |
+//! | [`PinnedSlice`]   | a piece that was found once and stays: for rings, which are accessed again and again     |
+//! | [`PinnedRef`]     | the place of one value, checked when it was found: an access costs hardly more than that |
+//! | `uring`           | many transfers of a file's under way at a time (feature `io-uring`)                      |
 //!
 //! A driver gives a device addresses and lengths. Made into buffers, all of them are found and checked before a byte moves;
 //! what lies together in the host is one iovec; and then the kernel reads or writes all of it in one system call. What has
 //! arrived is marked as dirty by [`complete`](GuestBuffers::complete), in the pieces where it landed. Whatever was handed
-//! out to be written, and of which nobody says how much was written, is marked whole.
+//! out to be written, and of which nobody says how much was written, is marked whole. The buffers' own system calls
+//! (`preadv`, `pwritev`, `readv`, `writev`, `recvmsg`, `sendmsg`) say it themselves.
 //!
 //! ```
 //! use memory_model::buffers::GuestBuffers;

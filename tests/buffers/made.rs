@@ -194,6 +194,27 @@ fn what_was_handed_out_is_dirty() {
         drop(buffers);
         assert_eq!(marks.take(), [(12, 4), (100, 50)]);
     }
+    // Cut meanwhile, what is cut off is dirty at once, and the rest when it is dropped.
+    let handed_out = || {
+        let mut buffers = guest.buffers(&ranges, Access::Write);
+        assert_eq!(buffers.as_iovecs().len(), 2);
+        buffers
+    };
+    let mut buffers = handed_out();
+    buffers.advance(9);
+    assert_eq!(marks.take(), [(8, 8), (100, 1)]);
+    buffers.truncate(10);
+    assert_eq!(marks.take(), [(111, 39)]);
+    drop(buffers);
+    assert_eq!(marks.take(), [(101, 10)]);
+    let (first, rest) = handed_out().split_at(4).unwrap();
+    assert_eq!(marks.take(), []);
+    drop(rest);
+    assert_eq!(marks.take(), [(12, 4), (100, 50)]);
+    drop(first);
+    assert_eq!(marks.take(), [(8, 4)]);
+    assert!(handed_out().split_at(59).is_err());
+    assert_eq!(marks.take(), ranges);
     // Who has forgotten the buffers may still write to them, and to nothing else.
     let mut buffers = guest.buffers(&ranges, Access::Write);
     buffers.write_slice(&data(3), 7).unwrap();

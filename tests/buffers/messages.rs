@@ -9,7 +9,7 @@ use memory_model::guest_memory::Error;
 use memory_model::io_memory::Access;
 
 use crate::ground::{Guest, Marks, data, page, pattern};
-use crate::raw::{packets, pipe, send_fd};
+use crate::raw::{broken_pipes, packets, pipe, send_fd};
 
 #[test]
 fn a_datagram_that_is_cut_is_told() {
@@ -93,8 +93,10 @@ fn streams() {
     let received = guest.buffers(&[(40, 20)], Access::Write).recvmsg(&there, 0).unwrap();
     assert_eq!((received.len, received.is_truncated), (0, false));
     // Who has gone is an error, and no signal.
+    let before = broken_pipes();
     let gone = guest.buffers(&[(0, 8)], Access::Read).sendmsg(&there, 0).unwrap_err();
     assert!(matches!(&gone, Error::Io(error) if error.kind() == ErrorKind::BrokenPipe), "{gone}");
+    assert_eq!(broken_pipes(), before);
 }
 
 /// Descriptors that come along are closed.

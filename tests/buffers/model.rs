@@ -79,11 +79,15 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
+fn part(of: usize, share: u16) -> usize {
+    usize::try_from(of as u64 * u64::from(share) / u64::from(u16::MAX - 1)).unwrap()
+}
+
 /// A share of a number of bytes; the largest is a few more.
 fn share(of: usize, share: u16) -> usize {
     match share {
         u16::MAX => of + 3,
-        share => of * usize::from(share) / usize::from(u16::MAX - 1),
+        share => part(of, share),
     }
 }
 
@@ -431,8 +435,8 @@ fn check_iovecs(model: &Model, buffers: &mut GuestBuffers<'_>) {
 /// The ranges that lie in memory, up to where they leave it.
 fn clip(guest: &Guest, ranges: &[(u16, u16)]) -> Vec<(usize, usize)> {
     let clip = |&(position, len): &(u16, u16)| {
-        let position = (guest.bytes.len() - 1) * usize::from(position) / usize::from(u16::MAX);
-        let len = 3 * page() * usize::from(len) / usize::from(u16::MAX);
+        let position = part(guest.bytes.len() - 1, position.min(u16::MAX - 1));
+        let len = part(3 * page(), len);
         let end = (position + len).min(guest.bytes.len());
         let pages = position / page()..end.div_ceil(page());
         match pages.into_iter().find(|&number| guest.pages[number].is_none()) {

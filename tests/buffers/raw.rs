@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn done(answer: c_int) -> c_int {
     assert!(answer >= 0, "{}", io::Error::last_os_error());
@@ -79,6 +80,18 @@ pub(crate) fn send_fd(to: &impl AsRawFd, fd: &impl AsRawFd) {
     // SAFETY: the header describes what is there.
     let sent = unsafe { libc::sendmsg(to.as_raw_fd(), &raw const header, 0) };
     assert_eq!(sent, 1, "{}", io::Error::last_os_error());
+}
+
+/// How often a pipe or socket was written to that nobody reads, as the process is told by a signal, since this was called first.
+pub(crate) fn broken_pipes() -> usize {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn count(_: c_int) {
+        COUNT.fetch_add(1, Ordering::SeqCst);
+    }
+    // SAFETY: the handler does nothing but count.
+    let before = unsafe { libc::signal(libc::SIGPIPE, count as extern "C" fn(c_int) as usize) };
+    assert_ne!(before, libc::SIG_ERR);
+    COUNT.load(Ordering::SeqCst)
 }
 
 extern "C" fn nothing(_: c_int) {}

@@ -1,10 +1,14 @@
-//! Segments that wrap, are nowhere, are empty, or more than can be counted; pages that are bad.
+//! Segments that wrap, are nowhere, are empty, or more than can be counted; regions that lie; pages that are bad.
 
 use std::fs::File;
+use std::io::{Read, Write};
 
 use memory_model::buffers::{Reader, Writer};
 use memory_model::guest_memory::Error;
-use memory_model::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, fault_recovery};
+use memory_model::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionCollection, MemoryRegionAddress,
+    fault_recovery,
+};
 
 use crate::ground::{Marks, memory, segment};
 use crate::model::End;
@@ -80,6 +84,49 @@ fn there_may_be_more_bytes_than_32_bits_count() {
     assert!(reader().skip(u64::MAX).is_err());
     assert!(Writer::new(&mem, &segments).fill(0, u64::MAX).is_err());
     assert_eq!(mem.read_obj::<[u8; 8]>(GuestAddress(top + 0xf8)).unwrap(), *b"the end!");
+}
+
+/// A region of 16 bytes that says of each transfer that it has moved so many.
+struct Liar(usize);
+
+impl Bytes<MemoryRegionAddress> for Liar {
+    type E = Error;
+    fn write(&self, _: &[u8], _: MemoryRegionAddress) -> Result<usize, Error> {
+        Ok(self.0)
+    }
+    fn read(&self, _: &mut [u8], _: MemoryRegionAddress) -> Result<usize, Error> {
+        Ok(self.0)
+    }
+}
+
+impl GuestMemoryRegion for Liar {
+    fn len(&self) -> u64 {
+        16
+    }
+    fn start_addr(&self) -> GuestAddress {
+        GuestAddress(0)
+    }
+}
+
+#[test]
+fn a_region_that_moves_nothing_or_too_much_is_an_error_and_no_hang() {
+    let segments = [segment(0, 4), segment(8, 8)];
+    let partial = End::Partial { expected: 12, completed: 0 };
+    let mem = GuestRegionCollection::from_regions(vec![Liar(0)]).unwrap();
+    let (mut reader, mut writer) = (Reader::new(&mem, &segments), Writer::new(&mem, &segments));
+    assert_eq!((reader.read(&mut [0; 12]).unwrap(), writer.write(&[0; 12]).unwrap()), (0, 0));
+    assert_eq!(end(reader.read_slice(&mut [0; 12])), partial);
+    assert_eq!(end(reader.read_all_into(&mut Vec::new(), 12)), partial);
+    assert_eq!(end(writer.fill(0, 12)), partial);
+    assert_eq!((reader.bytes_read(), writer.bytes_written()), (0, 0));
+
+    let mem = GuestRegionCollection::from_regions(vec![Liar(100)]).unwrap();
+    let (mut reader, mut writer) = (Reader::new(&mem, &segments), Writer::new(&mem, &segments));
+    assert!(matches!(reader.read_slice(&mut [0; 12]), Err(Error::Overrun { expected: 4, claimed: 100 })));
+    assert!(matches!(reader.read_all_into(&mut Vec::new(), 12), Err(Error::Overrun { claimed: 100, .. })));
+    assert!(matches!(writer.write_slice(&[0; 12]), Err(Error::Overrun { expected: 4, claimed: 100 })));
+    assert!(reader.read(&mut [0; 12]).is_err() && writer.write(&[0; 12]).is_err());
+    assert_eq!((reader.bytes_read(), writer.bytes_written()), (0, 0));
 }
 
 /// Memory of two pages of a file that loses the second.

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 
+use memory_model::buffers::PinnedRef;
+use memory_model::io_memory::Access;
 use memory_model::mmap::Error;
 use memory_model::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionMmap, GuestSlice, MemoryRegionAddress,
@@ -67,6 +69,12 @@ const OTHERS: &[Writer] = &[
     ("GuestArrayRef", "copy_from", |ground| {
         assert_eq!(ground.slice.get_array_ref(1, 3).unwrap().copy_from(&[1_u8, 2, 3]).unwrap(), 3);
     }),
+    ("PinnedRef", "write", |ground| pinned(ground).write(5).unwrap()),
+    ("PinnedRef", "store", |ground| pinned(ground).store(6, SeqCst).unwrap()),
+    ("PinnedRef", "compare_exchange", |ground| {
+        let held = pinned(ground).load(SeqCst).unwrap();
+        assert_eq!(pinned(ground).compare_exchange(held, 7, SeqCst, SeqCst).unwrap(), Ok(held));
+    }),
     ("GuestRegionMmap", "discard", |ground| {
         assert_eq!(ground.region.discard(REGION, host_page()).unwrap(), host_page());
     }),
@@ -100,6 +108,7 @@ const READS: &[(&str, &[&str])] = &[
             "check_range",
             "checked_offset",
             "find_region",
+            "generation",
             "get_host_address",
             "get_slice",
             "get_slices",
@@ -189,11 +198,21 @@ const READS: &[(&str, &[&str])] = &[
             "start_tracking",
         ],
     ),
-    ("IoMemory", &["io_slices", "physical", "translate"]),
+    ("IoMemory", &["io_generation", "io_slices", "physical", "translate"]),
+    // Its writes are those of `Bytes`: see `tests/pinned/every.rs`.
+    (
+        "PinnedSlice",
+        &["access", "addr", "generation", "get_ref", "is_current", "is_empty", "len", "new", "physical", "subslice"],
+    ),
+    ("PinnedRef", &["addr", "as_pinned_slice", "generation", "is_current", "load", "new", "physical", "read"]),
 ];
 
 /// The folders in which these types have their methods. Who writes to memory otherwise does so through one of them.
-const FOLDERS: [&str; 4] = ["src/bytes", "src/guest_memory", "src/mmap", "src/io_memory"];
+const FOLDERS: [&str; 5] = ["src/bytes", "src/guest_memory", "src/mmap", "src/io_memory", "src/buffers/pinned"];
+
+fn pinned(ground: &Ground<'_>) -> PinnedRef<u32> {
+    PinnedRef::physical(ground.mem, MEM, Access::ReadWrite).unwrap()
+}
 
 /// A host's page, which a smaller one of the guest's is given back with.
 fn host_page() -> u64 {

@@ -13,7 +13,7 @@ use memory_model::io_memory::Access;
 use memory_model::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestRegionMmap, IoAddress};
 
 use crate::child::in_child;
-use crate::raw::{in_fork, is_mapped, pipe};
+use crate::raw::{in_fork, is_mapped, is_readable, pipe};
 use crate::{file, memory, next, owned, pattern, ring};
 
 const SIZE: usize = 0x20_0000;
@@ -109,8 +109,34 @@ fn a_full_engine_that_is_dropped_ends_what_is_under_way() {
     }
     engine.submit().unwrap();
     assert_eq!(Arc::strong_count(region), before + 64);
-    drop(engine);
+    ends_all(engine);
     assert_eq!(Arc::strong_count(region), before);
+}
+
+/// Drops an engine, and checks that the kernel has answered all requests by then, and has nothing left to answer.
+fn ends_all(engine: FileEngine) {
+    let answers = engine.as_fd().try_clone_to_owned().unwrap();
+    drop(engine);
+    assert!(!is_readable(&answers, false));
+}
+
+/// What is on its way from a disk cannot be cancelled, and is waited for.
+#[test]
+fn what_cannot_be_cancelled_is_waited_for() {
+    let Some(file) = crate::transfers::direct(0x10_0000) else { return };
+    for _ in 0..20 {
+        let mem = memory(&[0x20_0000]);
+        let Some(mut engine) = ring(file.try_clone().unwrap(), 16) else { return };
+        for token in 0..16 {
+            let at = token * 0x1_0000;
+            engine.read_at(owned(&mem, &[(at, 0x1_0000)], Access::Write), at, token).unwrap();
+        }
+        engine.submit().unwrap();
+        ends_all(engine);
+        // Nothing arrives any more.
+        mem.fill(0xee, 0x10_0000, GuestAddress(0)).unwrap();
+        assert!(crate::bytes(&mem, 0, 0x10_0000).iter().all(|&byte| byte == 0xee));
+    }
 }
 
 #[test]
@@ -123,7 +149,7 @@ fn an_engine_that_is_forgotten_leaves_memory_that_is_there() {
         std::mem::forget(engine);
         writer.write_all(&pattern(600)).unwrap();
         // The kernel is done with a step.
-        assert!(crate::raw::is_readable(&fd, true));
+        assert!(is_readable(&fd, true));
         assert!(removed.is_there());
         // In the memory, as ever.
         let mut bytes = [0; 100];

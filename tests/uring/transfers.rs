@@ -179,7 +179,7 @@ fn a_read_ends_where_the_file_does() {
 }
 
 /// A file that is read and written past the page cache; `None`, and says so, if the file system has no such.
-fn direct(len: usize) -> Option<File> {
+pub(crate) fn direct(len: usize) -> Option<File> {
     let named = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     named.as_file().write_all_at(&pattern(len), 0).unwrap();
     let open = File::options().read(true).write(true).custom_flags(libc::O_DIRECT).open(named.path());

@@ -1,7 +1,6 @@
 //! A disk allocates nothing for a request, once its queue has seen one as long: from the available ring to the used ring.
 
 #![expect(unsafe_code, reason = "an allocator that counts")]
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -28,7 +28,8 @@ use crate::{DataInit, GuestAddress, GuestSlice, IoAddress, IoMemory, VolatileSli
 /// It may be sent to other threads, and shared between them. A clone costs the count of an `Arc`.
 ///
 /// ```
-/// ///
+/// use std::sync::atomic::Ordering;
+///
 /// use memory_model::buffers::PinnedSlice;
 /// use memory_model::io_memory::Access;
 /// use memory_model::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, IoAddress, Le16};

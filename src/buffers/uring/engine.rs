@@ -324,7 +324,7 @@ impl FileEngine {
                         ring.cancel(number);
                     }
                 }
-                ring.enter(0)
+                ring.flush()
             }
             Backend::Calls(calls) => calls.set(self.table.has_done()),
         }

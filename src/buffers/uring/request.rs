@@ -111,7 +111,11 @@ impl Request {
         match errno {
             // A signal; or the thread has ended that the step was begun by.
             libc::EINTR | libc::ECANCELED => return Next::Step,
-            // What is left of a direct transfer that the file's end has cut is not aligned.
+            // What lies before a bad page is no multiple of what O_DIRECT wants.
+            libc::EINVAL if self.limit.is_some() => {
+                return Next::Done(Err(self.bad_page().map_or_else(error, |bad| self.told(bad))));
+            }
+            // What is left of a direct transfer that the file's end has cut is none, either.
             libc::EINVAL if self.done > 0 => return Next::Done(Ok(self.done)),
             libc::EAGAIN | libc::EFAULT => {}
             _ => return Next::Done(Err(error())),
@@ -125,7 +129,7 @@ impl Request {
                 Some(Error::Fault { completed, .. } | Error::ReadOnly { completed, .. }) if completed > 0 => {
                     self.limit = Some(completed);
                 }
-                Some(bad) => return Next::Done(Err(bad.of_whole(self.done, self.expected()))),
+                Some(bad) => return Next::Done(Err(self.told(bad))),
                 // It is there again; or that cannot be found out.
                 None if access::recovers() => {}
                 None => return Next::Done(Err(error())),
@@ -148,9 +152,13 @@ impl Request {
         None
     }
 
-    /// All bytes that were asked for.
-    fn expected(&self) -> usize {
-        self.done.saturating_add(self.buffers.as_ref().map_or(0, GuestBuffers::len))
+    /// The error of a page, with as many bytes transferred before as were.
+    fn told(&self, bad: Error) -> Error {
+        match bad {
+            Error::Fault { addr, .. } => Error::Fault { addr, completed: self.done },
+            Error::ReadOnly { addr, .. } => Error::ReadOnly { addr, completed: self.done },
+            other => other,
+        }
     }
 
     /// The result of a request that is not gone on with.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::IoSlice;
+use super::super::guest_buffers::INLINE;
 use super::engine::Completion;
 use super::request::{Kind, Next, Request};
 use crate::guest_memory::Error;
@@ -53,9 +54,9 @@ impl Table {
         Self {
             slots: Vec::new(),
             capacity,
-            free: Vec::new(),
-            waiting: VecDeque::new(),
-            done: VecDeque::new(),
+            free: Vec::with_capacity(capacity),
+            waiting: VecDeque::with_capacity(capacity),
+            done: VecDeque::with_capacity(capacity),
             in_kernel: 0,
             goes_on: false,
         }
@@ -87,7 +88,7 @@ impl Table {
     pub(super) fn claim(&mut self) -> Option<usize> {
         if self.free.is_empty() && self.slots.len() < self.capacity {
             self.free.push(self.slots.len());
-            self.slots.push(Slot::default());
+            self.slots.push(Slot { iovecs: Vec::with_capacity(INLINE), ..Slot::default() });
         }
         self.free.pop()
     }

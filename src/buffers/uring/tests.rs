@@ -5,6 +5,8 @@
 use super::super::{GuestBuffers, IoSlice};
 use super::request::{Kind, Request};
 use super::table::Table;
+#[cfg(feature = "fault-recovery")]
+use crate::FileOffset;
 use crate::guest_memory::Error;
 use crate::io_memory::Access;
 use crate::{GuestAddress, GuestMemoryMmap, IoAddress};
@@ -131,6 +133,31 @@ fn a_rest_that_is_not_aligned_is_a_short_transfer() {
     let mut table = begun(Kind::Read);
     table.land(0, Err(libc::EINVAL));
     assert_eq!(errno(&mut table), Some(libc::EINVAL));
+}
+
+/// What lies before a bad page cannot be transferred by itself.
+#[cfg(feature = "fault-recovery")]
+#[test]
+fn a_rest_before_a_bad_page_that_is_not_aligned_is_a_fault() {
+    const PAGE: usize = 0x1_0000;
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(2 * PAGE as u64).unwrap();
+    let at = FileOffset::new(file.try_clone().unwrap(), 0);
+    let mem = GuestMemoryMmap::from_ranges_with_files(&[(GuestAddress(0), 2 * PAGE, Some(at))]).unwrap();
+    file.set_len(PAGE as u64).unwrap();
+    let buffers = GuestBuffers::owned(&mem, [(IoAddress(PAGE as u64 - 60), LEN)], Access::Write).unwrap();
+    let mut table = Table::new(1);
+    let number = table.claim().unwrap();
+    table.add(number, Request::new(7, Kind::Read, Some(buffers), 1000));
+    assert_eq!(step(&mut table), Some((LEN, 1000)));
+    table.land(number, Err(libc::EFAULT));
+    assert_eq!(step(&mut table), Some((60, 1000)));
+    table.land(number, Ok(20));
+    assert_eq!(step(&mut table), Some((40, 1020)));
+    table.land(number, Err(libc::EINVAL));
+    let result = table.take_done().unwrap().result;
+    let Err(Error::Fault { addr, completed: 20 }) = result else { panic!("{result:?}") };
+    assert_eq!(addr.0, PAGE as u64);
 }
 
 /// The second answer would be another request's.

@@ -12,7 +12,9 @@
 //!
 //! A request is what a chain's bytes say, however they are divided into descriptors (VIRTIO 1.2, 2.7.4.1): the first 16
 //! device-readable bytes are the header, the last device-writable byte is the status, the rest is data. Data moves
-//! between the file and guest memory without a buffer in between.
+//! between the file and guest memory without a buffer in between, all of its pieces with one system call as far as one takes
+//! as many, and none of it if a piece is nowhere. Memory without host addresses is read and written by its own methods. A
+//! request of up to 16 pieces of data needs no allocation.
 //!
 //! What is wrong with a request is the request's problem: its status is [`S_IOERR`] or [`S_UNSUPP`], and the queue goes
 //! on. Only where there is no place for the status is the queue broken.

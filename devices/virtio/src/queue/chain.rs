@@ -11,7 +11,8 @@ use super::walk::Walked;
 /// bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'q> {
-    head: u16,
+    /// Of 16 bits: see [`Walked`].
+    head: usize,
     readable: Run<'q>,
     writable: Run<'q>,
 }
@@ -30,7 +31,7 @@ impl<'q> Chain<'q> {
     /// The index of the first descriptor: the chain's name in the used ring.
     #[inline]
     pub fn head(&self) -> u16 {
-        self.head
+        u16::try_from(self.head).unwrap_or_default()
     }
 
     /// Where the device-readable bytes are.

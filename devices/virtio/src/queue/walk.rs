@@ -11,7 +11,8 @@ const MAX_BYTES: u64 = 1 << 32;
 
 /// A chain whose segments have been collected.
 pub(super) struct Walked {
-    pub(super) head: u16,
+    /// As a word, like the others: one that is written in part and read whole waits for the write.
+    pub(super) head: usize,
     /// The number of device-readable segments, which come first.
     pub(super) readable: usize,
     pub(super) readable_bytes: u64,
@@ -37,7 +38,7 @@ pub(super) fn walk<I: IoMemory>(
         return Err(QueueError::Head { head, size });
     }
     segments.clear();
-    let mut walked = Walked { head, readable: 0, readable_bytes: 0, writable_bytes: 0 };
+    let mut walked = Walked { head: usize::from(head), readable: 0, readable_bytes: 0, writable_bytes: 0 };
     let mut table = Table { place: table, len: u32::from(size) };
     let mut index = head;
     loop {
