@@ -59,9 +59,9 @@ pub use guest_buffers::GuestBuffers;
 pub use io_slice::IoSlice;
 #[cfg(target_os = "linux")]
 pub use message::Received;
+pub use pinned::{PinnedRef, PinnedSlice};
 pub use reader::Reader;
 pub use segments::Segment;
 #[cfg(target_os = "linux")]
 pub use transfer::TransferError;
 pub use writer::Writer;
-pub use pinned::{PinnedRef, PinnedSlice};

@@ -45,7 +45,10 @@ fn one_message_for_all_pieces() {
     assert_eq!(File::from(there).read(&mut found).unwrap(), 1440);
     let expected: Vec<_> = ranges.iter().flat_map(|&(at, len)| (at..at + len).map(pattern)).collect();
     assert_eq!(found[..1440], expected);
-    // Of no bytes, which is a message.
+    // Of no bytes, which is a message; not to qemu's emulation of the system call, which sends none.
+    if std::env::var_os("CROSS_RUNNER").is_some() {
+        return;
+    }
     let (here, there) = UnixDatagram::pair().unwrap();
     assert_eq!(guest.buffers(&[], Access::Read).sendmsg(&here, 0).unwrap(), 0);
     there.set_nonblocking(true).unwrap();

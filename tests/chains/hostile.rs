@@ -80,7 +80,9 @@ fn there_may_be_more_bytes_than_32_bits_count() {
     assert_eq!(second.read_obj::<[u8; 4]>().unwrap(), *b"end!");
     assert_eq!(end(second.read_obj::<u8>()), End::Nowhere(segments[0].addr.0));
     assert!(reader().buffers(all).is_err());
-    assert_eq!(end(reader().skip(all + 1)), End::Partial { expected: all + 1, completed: 0 });
+    // As many as the host can count.
+    let expected = usize::try_from(all + 1).unwrap_or(usize::MAX) as u64;
+    assert_eq!(end(reader().skip(all + 1)), End::Partial { expected, completed: 0 });
     assert!(reader().skip(u64::MAX).is_err());
     assert!(Writer::new(&mem, &segments).fill(0, u64::MAX).is_err());
     assert_eq!(mem.read_obj::<[u8; 8]>(GuestAddress(top + 0xf8)).unwrap(), *b"the end!");

@@ -4,6 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::hint::black_box;
 use std::sync::atomic::Ordering;
 
 use memory_model::buffers::{PinnedRef, PinnedSlice};
@@ -48,7 +49,8 @@ fn memory() -> GuestMemoryMmap {
 #[test]
 fn a_view_is_made_and_used_without_an_allocation() {
     let mem = memory();
-    assert_eq!(allocations(|| drop(Box::new(COUNT.get()))), 1, "it is counted");
+    // Not left out as it comes to nothing.
+    assert_eq!(allocations(|| drop(black_box(Vec::<u8>::with_capacity(black_box(8))))), 1, "it is counted");
     let count = allocations(|| {
         let view = PinnedSlice::new(&mem, IoAddress(8), 0x100, Access::ReadWrite).unwrap();
         let value = view.get_ref::<u32>(8).unwrap();

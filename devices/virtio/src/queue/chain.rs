@@ -11,39 +11,40 @@ use super::walk::Walked;
 /// bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'q> {
-    /// Of 16 bits: see [`Walked`].
-    head: usize,
-    readable: Run<'q>,
-    writable: Run<'q>,
+    walked: Walked,
+    segments: &'q [Segment],
 }
 
 impl<'q> Chain<'q> {
     #[inline]
-    pub(super) fn new(walked: &Walked, segments: &'q [Segment]) -> Self {
-        let (readable, writable) = segments.split_at_checked(walked.readable).unwrap_or_default();
-        Self {
-            head: walked.head,
-            readable: Run { segments: readable, len: walked.readable_bytes },
-            writable: Run { segments: writable, len: walked.writable_bytes },
-        }
+    pub(super) fn new(walked: Walked, segments: &'q [Segment]) -> Self {
+        Self { walked, segments }
     }
 
     /// The index of the first descriptor: the chain's name in the used ring.
     #[inline]
     pub fn head(&self) -> u16 {
-        u16::try_from(self.head).unwrap_or_default()
+        u16::try_from(self.walked.head).unwrap_or_default()
+    }
+
+    /// All segments, device-readable ones first.
+    #[inline]
+    pub fn segments(&self) -> &'q [Segment] {
+        self.segments
     }
 
     /// Where the device-readable bytes are.
     #[inline]
     pub fn readable(&self) -> Run<'q> {
-        self.readable
+        let segments = self.segments.get(..self.walked.readable).unwrap_or_default();
+        Run { segments, len: self.walked.readable_bytes }
     }
 
     /// Where the device-writable bytes are.
     #[inline]
     pub fn writable(&self) -> Run<'q> {
-        self.writable
+        let segments = self.segments.get(self.walked.readable..).unwrap_or_default();
+        Run { segments, len: self.walked.writable_bytes }
     }
 
     /// Reads the device-readable bytes, which are in `mem`.
@@ -52,7 +53,7 @@ impl<'q> Chain<'q> {
     where
         'q: 'a,
     {
-        Reader::new(mem, self.readable.segments)
+        Reader::new(mem, self.readable().segments)
     }
 
     /// Writes the device-writable bytes, which are in `mem`.
@@ -61,7 +62,7 @@ impl<'q> Chain<'q> {
     where
         'q: 'a,
     {
-        Writer::new(mem, self.writable.segments)
+        Writer::new(mem, self.writable().segments)
     }
 }
 

@@ -213,7 +213,7 @@ impl Queue {
             queue.next_avail = queue.next_avail.wrapping_add(1);
             Ok(Some(walked))
         })?;
-        Ok(walked.map(|walked| Chain::new(&walked, &self.segments)))
+        Ok(walked.map(|walked| Chain::new(walked, &self.segments)))
     }
 
     /// Puts the chain at `head` into the used ring, in any order: the device is done with it, and has written `written`

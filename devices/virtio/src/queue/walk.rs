@@ -10,6 +10,7 @@ use crate::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor, Part, 
 const MAX_BYTES: u64 = 1 << 32;
 
 /// A chain whose segments have been collected.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Walked {
     /// As a word, like the others: one that is written in part and read whole waits for the write.
     pub(super) head: usize,
@@ -38,7 +39,7 @@ pub(super) fn walk<I: IoMemory>(
         return Err(QueueError::Head { head, size });
     }
     segments.clear();
-    let mut walked = Walked { head: usize::from(head), readable: 0, readable_bytes: 0, writable_bytes: 0 };
+    let (mut readable, mut readable_bytes, mut bytes) = (0_usize, 0, 0_u64);
     let mut table = Table { place: table, len: u32::from(size) };
     let mut index = head;
     loop {
@@ -58,20 +59,22 @@ pub(super) fn walk<I: IoMemory>(
             return Err(QueueError::ChainTooLong { head, size });
         }
         let segment = check(head, &descriptor)?;
-        if flags & DESC_F_WRITE != 0 {
-            walked.writable_bytes = walked.writable_bytes.saturating_add(u64::from(segment.len));
-        } else if walked.writable_bytes > 0 {
-            return Err(QueueError::ReadableAfterWritable { head });
-        } else {
-            walked.readable_bytes = walked.readable_bytes.saturating_add(u64::from(segment.len));
-            walked.readable = walked.readable.saturating_add(1);
-        }
-        if walked.readable_bytes.saturating_add(walked.writable_bytes) > MAX_BYTES {
-            return Err(QueueError::TooManyBytes { head });
+        // Neither wraps: there are no more than 2^15 segments of less than 2^32 bytes.
+        bytes = bytes.wrapping_add(u64::from(segment.len));
+        if flags & DESC_F_WRITE == 0 {
+            if readable != segments.len() {
+                return Err(QueueError::ReadableAfterWritable { head });
+            }
+            readable = readable.wrapping_add(1);
+            readable_bytes = bytes;
         }
         segments.push(segment);
         if flags & DESC_F_NEXT == 0 {
-            return Ok(walked);
+            if bytes > MAX_BYTES {
+                return Err(QueueError::TooManyBytes { head });
+            }
+            let writable_bytes = bytes.wrapping_sub(readable_bytes);
+            return Ok(Walked { head: usize::from(head), readable, readable_bytes, writable_bytes });
         }
         index = descriptor.next.to_native();
     }
