@@ -1,10 +1,7 @@
 //! Buffers of up to 16 pieces need no allocation: made, filled by one system call, and completed.
 
 #![cfg(all(feature = "mmap", target_os = "linux"))]
-#![expect(unsafe_code, reason = "an allocator that counts")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 
@@ -12,34 +9,13 @@ use memory_model::buffers::GuestBuffers;
 use memory_model::io_memory::Access;
 use memory_model::{GuestAddress, GuestMemoryMmap, IoAddress};
 
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Counts what this thread allocates.
-struct Counting;
-
-// SAFETY: as the system's, to which everything is handed on.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+mod counting;
 
 /// How much is allocated meanwhile.
 fn count(work: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.get();
+    let before = counting::allocations();
     work();
-    ALLOCATIONS.get() - before
+    counting::allocations() - before
 }
 
 /// Pieces in two regions, of which none follows another.

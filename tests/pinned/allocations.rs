@@ -1,9 +1,5 @@
 //! What is pinned is accessed, and a queue with pinned rings goes on, without an allocation.
 
-#![expect(unsafe_code, reason = "counts what is allocated")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::atomic::Ordering;
 
@@ -12,34 +8,14 @@ use memory_model::io_memory::Access;
 use memory_model::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, IoAddress};
 use memory_model_virtio::{DriverQueue, Queue, QueueConfig, Segment};
 
-thread_local! {
-    /// How often this thread has allocated.
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: relayed to the system's; a cell of the thread's, which has no destructor, allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise; it is from `alloc`.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+#[path = "../counting/mod.rs"]
+mod counting;
 
 /// How often it is allocated.
-fn allocations(work: impl FnOnce()) -> u64 {
-    let before = COUNT.get();
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = counting::allocations();
     work();
-    COUNT.get() - before
+    counting::allocations() - before
 }
 
 fn memory() -> GuestMemoryMmap {

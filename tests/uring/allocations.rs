@@ -1,36 +1,11 @@
 //! Requests allocate nothing, once the engine has had as many as long.
 
-#![expect(unsafe_code, reason = "an allocator that counts")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use memory_model::io_memory::Access;
 
 use crate::{both, file, memory, owned};
 
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Counts what each thread allocates.
-struct Counting;
-
-// SAFETY: as the system's, to which everything is handed on.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[path = "../counting/mod.rs"]
+mod counting;
 
 #[test]
 fn requests_of_16_pieces_allocate_nothing() {
@@ -41,7 +16,7 @@ fn requests_of_16_pieces_allocate_nothing() {
         let ranges: Vec<_> = (0..16).map(|number| (0xe000 + number * 0x400, 0x200)).collect();
         let mut counts = [0; 3];
         for count in &mut counts {
-            let before = ALLOCATIONS.get();
+            let before = counting::allocations();
             for token in 0..8 {
                 let (read, write) = (owned(&mem, &ranges, Access::Write), owned(&mem, &ranges, Access::Read));
                 match token % 3 {
@@ -56,7 +31,7 @@ fn requests_of_16_pieces_allocate_nothing() {
                     completion.result.unwrap();
                 }
             }
-            *count = ALLOCATIONS.get() - before;
+            *count = counting::allocations() - before;
         }
         assert!(counts[0] > 0 && counts[1..] == [0, 0], "{counts:?}");
         drop(log);

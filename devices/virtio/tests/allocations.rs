@@ -1,36 +1,11 @@
 //! A disk allocates nothing for a request, once its queue has seen one as long: from the available ring to the used ring.
 
-#![expect(unsafe_code, reason = "an allocator that counts")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use memory_model::{Bytes, GuestAddress, GuestMemoryMmap, IoAddress};
 use memory_model_virtio::blk::{Block, BlockOptions, RequestHeader, S_OK, T_FLUSH, T_GET_ID, T_IN, T_OUT};
 use memory_model_virtio::{DriverQueue, Queue, QueueConfig, Segment};
 
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Counts what this thread allocates.
-struct Counting;
-
-// SAFETY: as the system's, to which everything is handed on.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[path = "../../../tests/counting/mod.rs"]
+mod counting;
 
 /// Where the guest's data, header, status and table are: data in two regions.
 const FAR: u64 = 0x10_0000;
@@ -67,9 +42,9 @@ fn a_request_of_16_fragments_needs_none() {
             driver.add(&mem, &readable, &writable).unwrap();
         }
         driver.publish(&mem).unwrap();
-        let before = ALLOCATIONS.get();
+        let before = counting::allocations();
         let processed = disk.process_queue(&mut queue, &mem).unwrap();
-        let allocated = ALLOCATIONS.get() - before;
+        let allocated = counting::allocations() - before;
         assert_eq!((processed.requests, processed.failed), (1, 0));
         assert_eq!(mem.read_obj::<u8>(GuestAddress(STATUS)).unwrap(), S_OK);
         driver.pop_used(&mem).unwrap().unwrap();
