@@ -174,15 +174,18 @@ impl QueueConfig {
         Self { event_idx: has(F_EVENT_IDX), indirect: has(F_INDIRECT_DESC), ..self }
     }
 
-    pub(crate) fn desc_len(size: u16) -> u64 {
+    /// The bytes of the descriptor table of a queue with `size` entries (VIRTIO 1.2, 2.7).
+    pub fn desc_len(size: u16) -> u64 {
         u64::from(size) << 4
     }
 
-    pub(crate) fn avail_len(size: u16) -> u64 {
+    /// The bytes of the available ring of a queue with `size` entries, `used_event` included (VIRTIO 1.2, 2.7).
+    pub fn avail_len(size: u16) -> u64 {
         (u64::from(size) << 1).saturating_add(6)
     }
 
-    pub(crate) fn used_len(size: u16) -> u64 {
+    /// The bytes of the used ring of a queue with `size` entries, `avail_event` included (VIRTIO 1.2, 2.7).
+    pub fn used_len(size: u16) -> u64 {
         (u64::from(size) << 3).saturating_add(6)
     }
 }

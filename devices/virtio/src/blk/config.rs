@@ -3,6 +3,8 @@
 use memory_model::{Le16, Le32, Le64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// A segment of a request's data has at most `size_max` bytes.
+pub const F_SIZE_MAX: u64 = 1 << 1;
 /// A request has at most `seg_max` data segments.
 pub const F_SEG_MAX: u64 = 1 << 2;
 /// The disk is read-only.
@@ -17,6 +19,9 @@ pub const F_MQ: u64 = 1 << 12;
 pub const F_DISCARD: u64 = 1 << 13;
 /// Sectors can be zeroed.
 pub const F_WRITE_ZEROES: u64 = 1 << 14;
+/// Bytes in a segment, at most: a request of 1 MiB can be one segment, if its memory is contiguous. Only the driver is bound
+/// by it.
+pub(super) const MAX_SEGMENT_SIZE: u32 = 1 << 20;
 /// Ranges in a discard or write-zeroes request, at most.
 pub(super) const MAX_RANGES: usize = 16;
 /// Sectors in a range to be discarded, at most: 2 GiB, as that costs little.
@@ -51,6 +56,7 @@ pub(super) struct ConfigSpace {
 
 const _: () = assert!(
     size_of::<ConfigSpace>() == 72
+        && std::mem::offset_of!(ConfigSpace, size_max) == 8
         && std::mem::offset_of!(ConfigSpace, blk_size) == 20
         && std::mem::offset_of!(ConfigSpace, num_queues) == 34
         && std::mem::offset_of!(ConfigSpace, max_discard_sectors) == 36

@@ -6,18 +6,21 @@ use memory_model::buffers::{Reader, Writer};
 use memory_model::{DataInit, IoMemory, guest_memory};
 
 use super::config::{
-    ConfigSpace, F_BLK_SIZE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_WRITE_ZEROES, MAX_DISCARD_SECTORS,
-    MAX_RANGES, MAX_WRITE_ZEROES_SECTORS,
+    ConfigSpace, F_BLK_SIZE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_WRITE_ZEROES,
+    MAX_DISCARD_SECTORS, MAX_RANGES, MAX_SEGMENT_SIZE, MAX_WRITE_ZEROES_SECTORS,
 };
 use super::file::{Extent, Sectors};
 use super::format::{
     RANGE_F_UNMAP, Range, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE, T_DISCARD, T_FLUSH, T_GET_ID, T_IN,
     T_OUT, T_WRITE_ZEROES,
 };
+use super::journal::{Answer, Journal, Outcome};
 use crate::queue::{Chain, Queue, QueueError};
 use crate::ring::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
 
 const RANGE_LEN: usize = size_of::<Range>();
+/// The type of a request whose header cannot be read.
+const UNKNOWN_KIND: u32 = u32::MAX;
 
 /// What whoever makes a [`Block`] may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +138,7 @@ impl Block {
     pub fn features(&self) -> u64 {
         let queues = if self.options.num_queues > 1 { F_MQ } else { 0 };
         let writes = if self.options.read_only { F_RO } else { F_DISCARD | F_WRITE_ZEROES };
-        F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | queues | writes
+        F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | queues | writes
     }
 
     /// Tells the device which feature bits were negotiated; to be called before the queues are used. A driver that has
@@ -151,6 +154,7 @@ impl Block {
         let ranges = if_writable(u32::try_from(MAX_RANGES).unwrap_or(u32::MAX));
         let space = ConfigSpace {
             capacity: self.capacity().into(),
+            size_max: MAX_SEGMENT_SIZE.into(),
             // A chain has no more descriptors than the queue, in a table or not; header and status have one each.
             seg_max: u32::from(self.options.max_queue_size.saturating_sub(2).max(1)).into(),
             blk_size: 512.into(),
@@ -180,6 +184,20 @@ impl Block {
     /// [`QueueError`] if the queue is broken, or breaks: what was answered before stays answered, and the driver is to
     /// be notified.
     pub fn process_queue<I: IoMemory>(&self, queue: &mut Queue, mem: &I) -> Result<Processed, QueueError> {
+        self.process_queue_with(queue, mem, &mut ())
+    }
+
+    /// As [`process_queue`](Self::process_queue), and tells `journal` of each request.
+    ///
+    /// # Errors
+    ///
+    /// As for [`process_queue`](Self::process_queue).
+    pub fn process_queue_with<I: IoMemory, J: Journal>(
+        &self,
+        queue: &mut Queue,
+        mem: &I,
+        journal: &mut J,
+    ) -> Result<Processed, QueueError> {
         let limit = u32::from(queue.size());
         let mut processed = Processed::default();
         loop {
@@ -187,11 +205,9 @@ impl Block {
             while processed.requests < limit {
                 let Some(chain) = queue.pop(mem)? else { break };
                 let head = chain.head();
+                journal.taken(head);
                 match self.answer(mem, &chain) {
-                    Ok(Answer { status, written }) => {
-                        queue.add_used(mem, head, written)?;
-                        processed.count(status);
-                    }
+                    Ok(answer) => answer.publish((queue, head), mem, journal, &mut processed)?,
                     Err(reason) => return Err(queue.mark_broken(reason)),
                 }
             }
@@ -203,41 +219,95 @@ impl Block {
         }
     }
 
+    /// Answers the requests at `heads`, in that order, which were taken and not answered when the queue was
+    /// [resumed](Queue::resume) and are among its buffers in flight: to be called before
+    /// [`process_queue`](Self::process_queue), which [`Processed::more`] then says is to follow. They are done again from
+    /// their start, whatever was done of them before.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] if the queue is broken, or breaks: what was answered before stays answered, and the driver is to
+    /// be notified. If a head is not in the table, or there twice, or there are more than buffers in flight, nothing is done.
+    pub fn resubmit<I: IoMemory, J: Journal>(
+        &self,
+        queue: &mut Queue,
+        mem: &I,
+        heads: &[u16],
+        journal: &mut J,
+    ) -> Result<Processed, QueueError> {
+        queue.check_retaken(heads, 0)?;
+        let mut processed = Processed { more: true, ..Processed::default() };
+        for &head in heads {
+            let chain = queue.retake(mem, head)?;
+            journal.taken(head);
+            match self.answer(mem, &chain) {
+                Ok(answer) => answer.publish((queue, head), mem, journal, &mut processed)?,
+                Err(reason) => return Err(queue.mark_broken(reason)),
+            }
+        }
+        processed.notify = queue.needs_notification(mem)?;
+        Ok(processed)
+    }
+
     /// Does what a request says, and writes its status; nothing but that can fail.
     pub(super) fn answer<I: IoMemory>(&self, mem: &I, chain: &Chain<'_>) -> Result<Answer, QueueError> {
         let (head, writable) = (chain.head(), chain.writable().len());
         let unanswerable = QueueError::Unanswerable { head };
         let Some(data_len) = writable.checked_sub(1) else { return Err(unanswerable) };
         let Ok((mut data, mut end)) = chain.writer(mem).split_at(data_len) else { return Err(unanswerable) };
-        let (status, data_written) = match self.execute(chain.reader(mem), &mut data) {
-            Ok(()) => (S_OK, data.bytes_written()),
-            Err(failure) => (failure.status(), 0),
+        let mut request = chain.reader(mem);
+        let (kind, task) = self.begin(&mut request, &mut data);
+        let result = task.and_then(|task| self.finish(task, &mut request, &mut data));
+        let (status, data_written, bytes) = match result {
+            Ok(written) => (S_OK, data.bytes_written(), data.bytes_written().saturating_add(written)),
+            Err(failure) => (failure.status(), 0, 0),
         };
         end.write_obj(status).map_err(|source| QueueError::AnswerLost { head, source: Arc::new(source) })?;
-        Ok(Answer::new(status, data_written, data_len))
+        Ok(Answer::new(Outcome { kind, bytes, status }, data_written, data_len))
     }
 
-    /// Does what a request says: `data` is what it has the device write, but for the status.
-    fn execute<I: IoMemory>(&self, mut request: Reader<'_, I>, data: &mut Writer<'_, I>) -> Result<(), Failure> {
-        match self.begin(&mut request, data)? {
-            Task::Read(extent) => Ok(self.sectors.read(extent, data)?),
+    /// Does what is left of a request, and answers how many bytes were written to the disk.
+    fn finish<I: IoMemory>(
+        &self,
+        task: Task,
+        request: &mut Reader<'_, I>,
+        data: &mut Writer<'_, I>,
+    ) -> Result<u64, Failure> {
+        match task {
+            Task::Read(extent) => self.sectors.read(extent, data)?,
             Task::Write(extent) => {
-                self.sectors.write(extent, &mut request)?;
-                self.written()
+                self.sectors.write(extent, request)?;
+                self.written()?;
+                return Ok(extent.in_file);
             }
-            Task::Flush => Ok(self.sectors.file().sync_data()?),
-            Task::Nothing => Ok(()),
+            Task::Flush => self.sectors.file().sync_data()?,
+            Task::Nothing => {}
         }
+        Ok(0)
     }
 
     /// Checks a request, and does what takes no transfer: `data` is what it has the device write, but for the status. What is
-    /// left of `request` is the data to be written to the disk.
+    /// left of `request` is the data to be written to the disk. Answers the request's type, too, or what stands for that.
     pub(super) fn begin<I: IoMemory>(
         &self,
         request: &mut Reader<'_, I>,
         data: &mut Writer<'_, I>,
+    ) -> (u32, Result<Task, Failure>) {
+        // One fetch: the driver cannot change this copy.
+        match request.read_obj::<RequestHeader>() {
+            Ok(header) => (header.kind.to_native(), self.check(&header, request, data)),
+            Err(error) => (UNKNOWN_KIND, Err(error.into())),
+        }
+    }
+
+    /// As [`begin`](Self::begin), with the header.
+    #[inline]
+    fn check<I: IoMemory>(
+        &self,
+        header: &RequestHeader,
+        request: &mut Reader<'_, I>,
+        data: &mut Writer<'_, I>,
     ) -> Result<Task, Failure> {
-        let header: RequestHeader = request.read_obj()?; // one fetch: the driver cannot change this copy
         let sector = header.sector.to_native();
         match header.kind.to_native() {
             T_IN => Ok(Task::Read(self.sectors.extent(sector, data.remaining()).ok_or(Failure::Io)?)),
@@ -326,6 +396,7 @@ impl Block {
 }
 
 /// What is left to be done of a request that was checked.
+#[derive(Clone, Copy)]
 pub(super) enum Task {
     /// To read this from the file.
     Read(Extent),
@@ -335,20 +406,4 @@ pub(super) enum Task {
     Flush,
     /// All is done.
     Nothing,
-}
-
-/// A request's answer.
-pub(super) struct Answer {
-    pub(super) status: u8,
-    /// Device-writable bytes written, from the first on.
-    pub(super) written: u32,
-}
-
-impl Answer {
-    /// That so many of `data_len` bytes before the status were written.
-    pub(super) fn new(status: u8, data_written: u64, data_len: u64) -> Self {
-        // From the start on: the status counts only if all before it was written (VIRTIO 1.2, 2.7.8.2).
-        let written = if data_written == data_len { data_len.saturating_add(1) } else { data_written };
-        Self { status, written: u32::try_from(written).unwrap_or(u32::MAX) }
-    }
 }

@@ -5,6 +5,7 @@
 //! | [`Block`]          | the device: features, configuration space, requests of a queue           |
 //! | `Worker`           | many of a queue's requests under way at a time (feature `io-uring`)      |
 //! | [`BlockOptions`]   | what whoever makes one may choose                                        |
+//! | [`Journal`]        | who is told of each request, and of its [`Outcome`]                      |
 //! | [`RequestHeader`]  | how a request begins                                                     |
 //! | [`Range`]          | a range of sectors to be discarded or zeroed                             |
 //!
@@ -23,14 +24,18 @@ mod config;
 mod device;
 mod file;
 mod format;
+mod journal;
+#[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod transfer;
 #[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod worker;
 
-pub use config::{F_BLK_SIZE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_WRITE_ZEROES};
+pub use config::{F_BLK_SIZE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_WRITE_ZEROES};
 pub use device::{Block, BlockOptions, Processed};
 pub use format::{
     RANGE_F_UNMAP, Range, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE, T_DISCARD, T_FLUSH, T_GET_ID, T_IN,
     T_OUT, T_WRITE_ZEROES,
 };
+pub use journal::{Journal, Outcome};
 #[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub use worker::{Worker, WorkerError};

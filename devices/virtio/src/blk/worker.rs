@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use memory_model::atomic::RegionMap;
 use memory_model::buffers::uring::{Completion, FileEngine};
-use memory_model::buffers::{GuestBuffers, Reader, Writer};
 use memory_model::guest_memory::Error;
 use memory_model::io_memory::IoMemory;
 
-use super::device::{Answer, Block, Processed, Task};
-use super::file::Extent;
+use super::device::{Block, Processed, Task};
 use super::format::{S_IOERR, S_OK};
+use super::journal::{Answer, Journal};
+use super::transfer::{End, Transfer, lost};
 use crate::queue::{Chain, Queue, QueueError};
 
 /// Why a worker did not go on.
@@ -89,6 +89,8 @@ struct Job {
     kind: Kind,
     /// The bytes to be transferred.
     len: usize,
+    /// The bytes that the request writes to the disk.
+    written: u64,
     end: End,
 }
 
@@ -170,25 +172,40 @@ impl Worker {
     where
         I: IoMemory<Physical: RegionMap<Region: Send + Sync + 'static>>,
     {
+        self.process_queue_with(queue, mem, &mut ())
+    }
+
+    /// As [`process_queue`](Self::process_queue), and tells `journal` of each request.
+    ///
+    /// # Errors
+    ///
+    /// As for [`process_queue`](Self::process_queue).
+    pub fn process_queue_with<I, J: Journal>(
+        &mut self,
+        queue: &mut Queue,
+        mem: &I,
+        journal: &mut J,
+    ) -> Result<Processed, WorkerError>
+    where
+        I: IoMemory<Physical: RegionMap<Region: Send + Sync + 'static>>,
+    {
         let mut processed = Processed::default();
         let mut left = queue.size();
         loop {
             queue.disable_notifications(mem)?;
-            self.answer_done(queue, mem, &mut processed)?;
+            self.answer_done(queue, mem, journal, &mut processed)?;
             while left > 0 && self.has_room() {
                 let Some(chain) = queue.pop(mem)? else { break };
                 left = left.saturating_sub(1);
                 let head = chain.head();
+                journal.taken(head);
                 match self.begin(&chain, mem) {
                     Ok(Begun::UnderWay) => {}
-                    Ok(Begun::Answered(Answer { status, written })) => {
-                        processed.count(status);
-                        queue.add_used(mem, head, written)?;
-                    }
+                    Ok(Begun::Answered(answer)) => answer.publish((queue, head), mem, journal, &mut processed)?,
                     Err(reason) => return Err(queue.mark_broken(reason).into()),
                 }
             }
-            self.answer_done(queue, mem, &mut processed)?;
+            self.answer_done(queue, mem, journal, &mut processed)?;
             // Where there is no room, that is known when there is again.
             processed.more = queue.enable_notifications(mem)? && self.has_room();
             if !processed.more || left == 0 {
@@ -198,6 +215,43 @@ impl Worker {
         }
     }
 
+    /// Begins the requests at `heads`, in that order, which were taken and not answered when the queue was
+    /// [resumed](Queue::resume) and are among its buffers in flight, and answers those that are done at once: to be called
+    /// before [`process_queue`](Self::process_queue), which [`Processed::more`] then says is to follow. They are done again
+    /// from their start, whatever was done of them before.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`]: what was answered before stays answered, and the driver is to be notified. If a head is not in the
+    /// table, or there twice, or there are more than buffers in flight of which the worker does not know, the queue is broken
+    /// and nothing was begun. After [`WorkerError::Engine`] all were taken, and [`process_queue`](Self::process_queue) goes on.
+    pub fn resubmit<I, J: Journal>(
+        &mut self,
+        queue: &mut Queue,
+        mem: &I,
+        heads: &[u16],
+        journal: &mut J,
+    ) -> Result<Processed, WorkerError>
+    where
+        I: IoMemory<Physical: RegionMap<Region: Send + Sync + 'static>>,
+    {
+        // So there is room for all, as there is for as many as the queue has entries.
+        queue.check_retaken(heads, self.in_flight())?;
+        let mut processed = Processed { more: true, ..Processed::default() };
+        for &head in heads {
+            let chain = queue.retake(mem, head)?;
+            journal.taken(head);
+            match self.begin(&chain, mem) {
+                Ok(Begun::UnderWay) => {}
+                Ok(Begun::Answered(answer)) => answer.publish((queue, head), mem, journal, &mut processed)?,
+                Err(reason) => return Err(queue.mark_broken(reason).into()),
+            }
+        }
+        self.answer_done(queue, mem, journal, &mut processed)?;
+        processed.notify = queue.needs_notification(mem)?;
+        Ok(processed)
+    }
+
     /// Waits until all requests that were taken are answered, and takes no more: before the device is paused, or its state is
     /// saved.
     ///
@@ -205,11 +259,25 @@ impl Worker {
     ///
     /// As for [`process_queue`](Self::process_queue).
     pub fn drain<I: IoMemory>(&mut self, queue: &mut Queue, mem: &I) -> Result<Processed, WorkerError> {
+        self.drain_with(queue, mem, &mut ())
+    }
+
+    /// As [`drain`](Self::drain), and tells `journal` of each request.
+    ///
+    /// # Errors
+    ///
+    /// As for [`process_queue`](Self::process_queue).
+    pub fn drain_with<I: IoMemory, J: Journal>(
+        &mut self,
+        queue: &mut Queue,
+        mem: &I,
+        journal: &mut J,
+    ) -> Result<Processed, WorkerError> {
         let mut processed = Processed::default();
-        self.answer_done(queue, mem, &mut processed)?;
+        self.answer_done(queue, mem, journal, &mut processed)?;
         while self.in_flight() > 0 {
             self.engine.wait()?;
-            self.answer_done(queue, mem, &mut processed)?;
+            self.answer_done(queue, mem, journal, &mut processed)?;
         }
         processed.notify = queue.needs_notification(mem)?;
         Ok(processed)
@@ -258,23 +326,25 @@ impl Worker {
         let Some(data_len) = chain.writable().len().checked_sub(1) else { return Err(unanswerable) };
         let Ok((mut data, mut end)) = chain.writer(mem).split_at(data_len) else { return Err(unanswerable) };
         let mut end = match end.owned_buffers(1) {
-            Ok(end) => End { head, data_len, status: end },
+            Ok(status) => End { head, kind: 0, data_len, status },
             // Memory that only its own methods reach: the kernel does not, so nothing can be under way.
             Err(Error::NoHostMemory(_)) => return self.disk.answer(mem, chain).map(Begun::Answered),
             Err(error) => return Err(lost(head, error)),
         };
         let mut request = chain.reader(mem);
-        let transfer = match self.disk.begin(&mut request, &mut data) {
+        let (kind, task) = self.disk.begin(&mut request, &mut data);
+        end.kind = kind;
+        let transfer = match task {
             Ok(Task::Read(extent)) => Transfer::read(extent, &mut data),
             Ok(Task::Write(extent)) => Transfer::write(extent, &mut request),
             Ok(Task::Flush) => Ok(Transfer::Flush),
-            Ok(Task::Nothing) => return end.answer(S_OK, data.bytes_written()).map(Begun::Answered),
-            Err(failure) => return end.answer(failure.status(), 0).map(Begun::Answered),
+            Ok(Task::Nothing) => return end.answer(S_OK, data.bytes_written(), 0).map(Begun::Answered),
+            Err(failure) => return end.answer(failure.status(), 0, 0).map(Begun::Answered),
         };
         match transfer {
             Ok(transfer) => self.start(transfer, end),
             Err(Error::NoHostMemory(_)) => self.disk.answer(mem, chain).map(Begun::Answered),
-            Err(_) => end.answer(S_IOERR, 0).map(Begun::Answered),
+            Err(_) => end.answer(S_IOERR, 0, 0).map(Begun::Answered),
         }
     }
 
@@ -298,27 +368,28 @@ impl Worker {
         if !is_taken {
             // Never: the engine has room for each, and the disk has no place that a file cannot have.
             self.free.push(token);
-            return end.answer(S_IOERR, 0).map(Begun::Answered);
+            return end.answer(S_IOERR, 0, 0).map(Begun::Answered);
         }
         self.writes = self.writes.saturating_add(usize::from(kind == Kind::Write));
-        self.put(token, Job { number, kind, len, end });
+        let written = if kind == Kind::Write { len as u64 } else { 0 };
+        self.put(token, Job { number, kind, len, written, end });
         Ok(Begun::UnderWay)
     }
 
     /// Answers all requests that are done, and begins what follows.
-    fn answer_done<I: IoMemory>(
+    fn answer_done<I: IoMemory, J: Journal>(
         &mut self,
         queue: &mut Queue,
         mem: &I,
+        journal: &mut J,
         processed: &mut Processed,
     ) -> Result<(), WorkerError> {
         self.engine.submit()?;
         while let Some(completion) = self.engine.next_completion()? {
             if let Some((head, answer)) = self.done(&completion) {
                 // What was written to memory is marked as dirty, and then the driver is told of it.
-                let Answer { status, written } = answer.map_err(|reason| queue.mark_broken(reason))?;
-                processed.count(status);
-                queue.add_used(mem, head, written)?;
+                let answer = answer.map_err(|reason| queue.mark_broken(reason))?;
+                answer.publish((queue, head), mem, journal, processed)?;
             }
             self.engine.submit()?;
         }
@@ -344,9 +415,9 @@ impl Worker {
         }
         self.free.push(token);
         if !is_good {
-            data_written = 0;
+            (data_written, job.written) = (0, 0);
         }
-        let answer = job.end.answer(if is_good { S_OK } else { S_IOERR }, data_written);
+        let answer = job.end.answer(if is_good { S_OK } else { S_IOERR }, data_written, job.written);
         Some((job.end.head, answer))
     }
 
@@ -377,51 +448,4 @@ impl AsFd for Worker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.engine.as_fd()
     }
-}
-
-/// What is to be transferred, and from where in the file on.
-enum Transfer {
-    Read(u64, GuestBuffers<'static>),
-    Write(u64, GuestBuffers<'static>),
-    Flush,
-}
-
-impl Transfer {
-    fn read<I>(extent: Extent, data: &mut Writer<'_, I>) -> Result<Self, Error>
-    where
-        I: IoMemory<Physical: RegionMap<Region: Send + Sync + 'static>>,
-    {
-        let buffers = data.owned_buffers(extent.in_file)?;
-        data.fill(0, extent.padding)?;
-        Ok(Self::Read(extent.start, buffers))
-    }
-
-    fn write<I>(extent: Extent, data: &mut Reader<'_, I>) -> Result<Self, Error>
-    where
-        I: IoMemory<Physical: RegionMap<Region: Send + Sync + 'static>>,
-    {
-        Ok(Self::Write(extent.start, data.owned_buffers(extent.in_file)?))
-    }
-}
-
-/// Where a request is answered.
-#[derive(Debug)]
-struct End {
-    head: u16,
-    /// The device-writable bytes before the status.
-    data_len: u64,
-    /// Where the status goes.
-    status: GuestBuffers<'static>,
-}
-
-impl End {
-    /// Writes the status of a request that has had so many bytes of data written.
-    fn answer(&mut self, status: u8, data_written: u64) -> Result<Answer, QueueError> {
-        self.status.write_slice(&[status], 0).map_err(|error| lost(self.head, error))?;
-        Ok(Answer::new(status, data_written, self.data_len))
-    }
-}
-
-fn lost(head: u16, error: Error) -> QueueError {
-    QueueError::AnswerLost { head, source: Arc::new(error) }
 }

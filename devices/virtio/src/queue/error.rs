@@ -4,7 +4,7 @@ use memory_model::{IoAddress, guest_memory};
 
 use crate::ring::Part;
 
-/// Why a queue is broken: what the driver did that leaves no sense in the ring.
+/// Why a queue is broken: what the driver, or who resumed the queue, did that leaves no sense in the ring.
 ///
 /// After one of these the queue does nothing more until it is reset; a transport sets `DEVICE_NEEDS_RESET` (VIRTIO 1.2,
 /// 2.1.2).
@@ -21,13 +21,28 @@ pub enum QueueError {
         /// The queue's size less the buffers in flight.
         room: u16,
     },
-    /// An available entry names a descriptor that is not in the table (VIRTIO 1.2, 2.7.6).
-    #[error("an available entry names descriptor {head} of {size}")]
+    /// An available entry, or whoever has a chain taken again, names a descriptor that is not in the table (VIRTIO 1.2,
+    /// 2.7.6).
+    #[error("a chain is to begin at descriptor {head} of {size}")]
     Head {
-        /// The entry.
+        /// The descriptor's index.
         head: u16,
         /// The queue's size.
         size: u16,
+    },
+    /// More chains are to be taken again than can have been under way: not the driver's fault.
+    #[error("{count} chains are to be taken again, but no more than {room} can have been under way")]
+    RetakenCount {
+        /// How many chains.
+        count: usize,
+        /// How many are in flight, of which the device does not know.
+        room: usize,
+    },
+    /// A chain is to be taken again twice: not the driver's fault.
+    #[error("the chain at {head} is to be taken again twice")]
+    RetakenTwice {
+        /// The chain's head.
+        head: u16,
     },
     /// A descriptor is chained to one that is not in its table (VIRTIO 1.2, 2.7.5).
     #[error("the chain at {head} goes on at descriptor {next} of a table of {len}")]

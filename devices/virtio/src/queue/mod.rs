@@ -12,6 +12,7 @@
 //! [reset](Queue::reset). Whether there is memory behind a chain's addresses is not the queue's business: it shows when
 //! the device accesses them, and is an error of that request alone.
 
+mod again;
 mod chain;
 mod error;
 mod notify;
@@ -93,7 +94,8 @@ impl Queue {
 
     /// A queue that was in use before, from the indices it had: after a restore, a migration or a reconnection.
     ///
-    /// Entries from `next_used` to `next_avail` are in flight; to handle them again, say `next_avail = next_used`.
+    /// Entries from `next_used` to `next_avail` are in flight: chains that are [taken again](Self::retake), if somebody has kept
+    /// their heads. To have all entries from `next_used` on popped again, say `next_avail = next_used`.
     /// Whether the driver was told of the last used entries is not known, so it will be told, perhaps once too often.
     ///
     /// # Errors

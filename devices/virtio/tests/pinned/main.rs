@@ -12,6 +12,8 @@ mod chains;
 mod common;
 #[path = "../virtio/corrupt.rs"]
 mod corrupt;
+#[path = "../virtio/corruption.rs"]
+mod corruption;
 #[path = "../virtio/notify.rs"]
 mod notify;
 #[path = "../virtio/rings.rs"]

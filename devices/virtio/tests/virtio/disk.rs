@@ -10,8 +10,8 @@ use memory_model::{
     IoAddress, Le16, MemoryRegionAddress, MmapRegion,
 };
 use memory_model_virtio::blk::{
-    Block, BlockOptions, F_BLK_SIZE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_WRITE_ZEROES, Range, RequestHeader,
-    S_IOERR, S_OK, T_DISCARD, T_IN, T_OUT, T_WRITE_ZEROES,
+    Block, BlockOptions, F_BLK_SIZE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_WRITE_ZEROES, Range,
+    RequestHeader, S_IOERR, S_OK, T_DISCARD, T_IN, T_OUT, T_WRITE_ZEROES,
 };
 use memory_model_virtio::ring::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
 use memory_model_virtio::{Queue, QueueConfig, QueueError};
@@ -33,7 +33,7 @@ fn config<const N: usize>(disk: &Block, offset: u64) -> [u8; N] {
 
 #[test]
 fn features_are_those_of_the_disk() {
-    let always = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH;
+    let always = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH;
     let options = BlockOptions::default();
     assert_eq!(disk(512, options).features(), always | F_DISCARD | F_WRITE_ZEROES);
     assert_eq!(disk(512, BlockOptions { read_only: true, ..options }).features(), always | F_RO);
@@ -48,6 +48,7 @@ fn configuration_space_is_read_by_offset() {
     assert_eq!(disk.capacity(), 0x1234);
     assert_eq!(config(&disk, 0), [0x34, 0x12, 0, 0, 0, 0, 0, 0]); // capacity
     assert_eq!(config(&disk, 1), [0x12]);
+    assert_eq!(config(&disk, 8), [0, 0, 0x10, 0]); // size_max
     assert_eq!(config(&disk, 12), [126, 0, 0, 0]); // seg_max
     assert_eq!(config(&disk, 20), [0, 2, 0, 0]); // blk_size
     assert_eq!(config(&disk, 32), [0, 0]); // writeback, unused0

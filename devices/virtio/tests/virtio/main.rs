@@ -8,6 +8,8 @@
 //! | [`requests`] | 5.2.6: what a disk's requests do                                                         |
 //! | [`disk`]     | 5.2.3, 5.2.4: features and configuration; where a disk's data lies; what cannot be done  |
 //! | [`data`]     | how a disk's data moves: pieces, dirty marks, memory of any kind                         |
+//! | [`journal`]  | who is told of requests, and at which step                                               |
+//! | [`resubmit`] | requests that an earlier process took, done again                                        |
 //! | [`corrupt`]  | ten thousand corrupt rings                                                               |
 //! | [`faults`]   | pages that cannot be accessed                                                            |
 //! | [`pinned`]   | rings that are pinned: what is kept, what is marked, and what if the map changes         |
@@ -25,9 +27,11 @@ const PINNED: bool = false;
 mod chains;
 mod common;
 mod corrupt;
+mod corruption;
 mod data;
 mod disk;
 mod faults;
+mod journal;
 mod notify;
 mod pinned;
 #[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -35,10 +39,12 @@ mod raw;
 #[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod refused;
 mod requests;
+mod resubmit;
 mod rings;
 #[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[expect(dead_code, reason = "shared with other tests, which need all of it")]
 #[path = "../../../../tests/making/seccomp.rs"]
 mod seccomp;
+mod server;
 #[cfg(all(feature = "io-uring", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod worker;
