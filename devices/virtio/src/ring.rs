@@ -175,12 +175,12 @@ impl QueueConfig {
     }
 
     /// The bytes of the descriptor table of a queue with `size` entries (VIRTIO 1.2, 2.7).
-    pub fn desc_len(size: u16) -> u64 {
+    pub(crate) fn desc_len(size: u16) -> u64 {
         u64::from(size) << 4
     }
 
     /// The bytes of the available ring of a queue with `size` entries, `used_event` included (VIRTIO 1.2, 2.7).
-    pub fn avail_len(size: u16) -> u64 {
+    pub(crate) fn avail_len(size: u16) -> u64 {
         (u64::from(size) << 1).saturating_add(6)
     }
 
