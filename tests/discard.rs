@@ -47,7 +47,7 @@ fn page() -> usize {
 fn has_kernel() -> bool {
     let emulated = std::env::var_os("CROSS_RUNNER").is_some();
     if emulated {
-        eprintln!("skipped: an emulator does not pass madvise on");
+        memory_model_test_support::skip!("emulated: madvise has no effect");
     }
     !emulated
 }
@@ -100,7 +100,7 @@ impl Backing {
         match (self.describe)(MmapRegion::builder(pages * page())).build() {
             Ok(region) => Some(region),
             Err(error) => {
-                eprintln!("skipped: {}: {error}", self.name);
+                memory_model_test_support::skip!("host limit: {}: {error}", self.name);
                 None
             }
         }
@@ -118,10 +118,10 @@ impl Backing {
             Err(Error::Refused { step: Step::Discard, source, .. })
                 if self.name == "file, shared" && Errno::from_io_error(&source) == Some(Errno::OPNOTSUPP) =>
             {
-                eprintln!("skipped: {}: {source}", self.name);
+                memory_model_test_support::skip!("file system without holes: {}: {source}", self.name);
                 false
             }
-            Err(error) => panic!("{}: {error}", self.name),
+            Err(error) => panic!("host limit: {}: {error}", self.name),
         }
     }
 

@@ -203,7 +203,7 @@ fn a_value_that_is_accessed_byte_by_byte_is_torn() {
     }
     let processors = thread::available_parallelism().unwrap().get();
     if processors < 2 {
-        eprintln!("skipped: with one processor a value is hardly ever torn");
+        memory_model_test_support::skip!("one processor: a value is hardly ever torn");
         return;
     }
     let mut own = Own::default();

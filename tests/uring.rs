@@ -50,7 +50,7 @@ use memory_model::{Bytes, GuestAddress, GuestMemoryMmap, IoAddress};
 fn ring(file: File, requests: u16) -> Option<FileEngine> {
     let engine = FileEngine::new(file, requests).unwrap();
     if let Some(reason) = engine.fallback_reason() {
-        eprintln!("skipped: no io_uring: {reason}");
+        memory_model_test_support::skip!("no io_uring: {reason}");
         return None;
     }
     Some(engine)

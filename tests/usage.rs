@@ -13,9 +13,9 @@ use memory_model::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegio
 /// Whether what the kernel says is the kernel's; says why not.
 fn kernel_answers() -> bool {
     if env::var_os("CROSS_RUNNER").is_some() {
-        eprintln!("skipped: the emulator answers for the kernel");
+        memory_model_test_support::skip!("emulated: usage is not the kernel's");
     } else if !Path::new("/proc/self/smaps").exists() {
-        eprintln!("skipped: /proc/self/smaps is not there");
+        memory_model_test_support::skip!("no /proc/self/smaps");
     } else {
         return true;
     }
@@ -135,7 +135,7 @@ fn transparent_huge_pages_are_huge() {
     let enabled = fs::read_to_string(thp.join("enabled")).unwrap_or_default();
     let size = fs::read_to_string(thp.join("hpage_pmd_size")).unwrap_or_default();
     let (false, Ok(size)) = (enabled.contains("[never]") || enabled.is_empty(), size.trim().parse::<usize>()) else {
-        eprintln!("skipped: there are no transparent huge pages");
+        memory_model_test_support::skip!("no transparent huge pages");
         return;
     };
     let region = MmapRegion::builder(8 * size).huge_pages(HugePages::Transparent).build().unwrap();
@@ -154,13 +154,13 @@ fn hugetlb_pages_are_resident_and_huge() {
     }
     let free = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").unwrap_or_default();
     if free.trim().parse::<u32>().unwrap_or(0) < 2 {
-        eprintln!("skipped: the pool has no two free hugetlb pages of 2 MiB");
+        memory_model_test_support::skip!("no hugetlb pages: the pool has no two free ones of 2 MiB");
         return;
     }
     let size = HugePageSize::MIB_2.bytes();
     let builder = || MmapRegion::builder(2 << 21).huge_pages(HugePages::Hugetlb(HugePageSize::MIB_2)).memfd("usage");
     let Ok(region) = builder().build() else {
-        eprintln!("skipped: somebody else took the hugetlb pages");
+        memory_model_test_support::skip!("no hugetlb pages: another process took them");
         return;
     };
     assert_eq!(by_smaps(region.usage().unwrap()), [0; 4]);

@@ -25,7 +25,7 @@ fn direct(bytes: &[u8]) -> Option<(DirectFile, File)> {
     let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(file.path());
     let disk = match opened {
         Err(error) if error.kind() == ErrorKind::InvalidInput => {
-            eprintln!("skipped: the file system has no O_DIRECT");
+            memory_model_test_support::skip!("file system without O_DIRECT");
             return None;
         }
         opened => DirectFile::new(opened.unwrap()).unwrap(),

@@ -29,7 +29,7 @@ pub(crate) fn recovers() -> bool {
         any(target_arch = "x86_64", target_arch = "aarch64")
     )) && std::env::var_os("CROSS_RUNNER").is_none();
     if !does {
-        eprintln!("skipped: a page that cannot be accessed ends the process on this target, or its emulation");
+        memory_model_test_support::skip!("no fault recovery on this target");
     }
     does
 }

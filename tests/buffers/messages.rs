@@ -47,7 +47,7 @@ fn one_message_for_all_pieces() {
     assert_eq!(found[..1440], expected);
     // Of no bytes, which is a message; not to qemu's emulation of the system call, which sends none.
     if std::env::var_os("CROSS_RUNNER").is_some() {
-        return;
+        return memory_model_test_support::skip!("emulated: an empty message is not sent");
     }
     let (here, there) = UnixDatagram::pair().unwrap();
     assert_eq!(guest.buffers(&[], Access::Read).sendmsg(&here, 0).unwrap(), 0);

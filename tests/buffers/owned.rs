@@ -19,7 +19,7 @@ use crate::raw::memfd;
 fn has_maps() -> bool {
     let has = fs::read_to_string("/proc/self/maps").is_ok();
     if !has {
-        eprintln!("skipped: there is no /proc/self/maps");
+        memory_model_test_support::skip!("no /proc/self/maps");
     }
     has
 }

@@ -254,7 +254,7 @@ fn no_method_is_missing() {
     let mut found = BTreeSet::new();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     if !root.join(FOLDERS[0]).is_dir() {
-        eprintln!("skipped: the source is not here");
+        memory_model_test_support::skip!("no source code of the library");
         return;
     }
     let mut folders: Vec<_> = FOLDERS.iter().map(|folder| root.join(folder)).collect();

@@ -83,7 +83,7 @@ fn small_pages_of_huge_ones_are_given_back() {
         region.as_volatile_slice().fill(0xa5, region.len(), 0).unwrap();
         let areas = Areas::of(&region);
         if areas.bytes("AnonHugePages") + areas.bytes("ShmemPmdMapped") == 0 {
-            eprintln!("skipped: this host gives no transparent huge pages: {region:?}");
+            memory_model_test_support::skip!("no transparent huge pages: {region:?}");
             continue;
         }
         assert_eq!(region.discard((2 << 20) + page(), page()).unwrap(), page());
@@ -115,7 +115,7 @@ fn a_borrowed_mapping_is_given_back_by_its_description_from_wherever_it_begins()
         match borrowed.discard(0, 6 * page()) {
             Ok(given_back) => assert_eq!(given_back, 5 * page(), "{}", backing.name),
             Err(error) if backing.name == "file, shared" => {
-                eprintln!("skipped: {}: {error}", backing.name);
+                memory_model_test_support::skip!("file system without holes: {}: {error}", backing.name);
                 continue;
             }
             Err(error) => panic!("{}: {error}", backing.name),

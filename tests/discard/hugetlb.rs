@@ -26,7 +26,7 @@ struct Pool {
 impl Pool {
     fn with(pages: usize) -> Option<Self> {
         if std::env::var_os("CROSS_RUNNER").is_some() {
-            eprintln!("skipped: emulated");
+            memory_model_test_support::skip!("emulated: madvise has no effect");
             return None;
         }
         let lock = File::open(format!("{POOL}nr_hugepages")).ok()?;
@@ -35,7 +35,7 @@ impl Pool {
         let pool = Self { before, _lock: lock };
         let wanted = (before + pages).to_string();
         if fs::write(format!("{POOL}nr_hugepages"), wanted).is_err() || count("free_hugepages")? < pages {
-            eprintln!("skipped: this host gives no {pages} huge pages");
+            memory_model_test_support::skip!("no hugetlb pages: {pages} wanted");
             return None;
         }
         Some(pool)

@@ -14,7 +14,7 @@ pub(crate) fn file_on(kind: &CStr, options: &CStr, size: usize) -> Option<File> 
     // What a thread mounts for itself ends with it, and with the file.
     let file = thread::scope(|scope| scope.spawn(|| mount(kind, options, directory.path())).join()).unwrap();
     let file = file.and_then(|file| file.set_len(size as u64).map(|()| file));
-    file.inspect_err(|error| eprintln!("skipped: a {} of our own: {error}", kind.to_string_lossy())).ok()
+    file.inspect_err(|error| memory_model_test_support::skip!("no mount: {}: {error}", kind.to_string_lossy())).ok()
 }
 
 /// Mounts a file system that only the calling thread sees, and makes a file on it.

@@ -58,7 +58,7 @@ fn the_policy_of_a_mapping_stays() {
             let region = match mapping.build() {
                 Ok(region) => region,
                 Err(error) => {
-                    eprintln!("skipped: {}: {error}", backing.name);
+                    memory_model_test_support::skip!("host limit: {}: {error}", backing.name);
                     continue;
                 }
             };
@@ -123,7 +123,7 @@ fn give_back_locked() {
     // SAFETY: locking changes no byte.
     let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
     if locked != 0 {
-        return eprintln!("skipped: mlockall: {}", std::io::Error::last_os_error());
+        return memory_model_test_support::skip!("host limit: mlockall: {}", std::io::Error::last_os_error());
     }
     // Those that were there before, and those mapped since.
     let more: Vec<_> = BACKINGS.iter().filter_map(|backing| Some((backing, backing.map(8)?))).collect();

@@ -60,7 +60,7 @@ pub(crate) fn watch(region: &MmapRegion) -> Option<Receiver<Event>> {
     let uffd = match unsafe { rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC) } {
         Ok(uffd) => uffd,
         Err(errno) => {
-            eprintln!("skipped: userfaultfd: {errno}");
+            memory_model_test_support::skip!("no userfaultfd: {errno}");
             return None;
         }
     };
@@ -68,7 +68,7 @@ pub(crate) fn watch(region: &MmapRegion) -> Option<Receiver<Event>> {
     ioctl(&uffd, UFFDIO_API, [UFFD_API, UFFD_FEATURE_EVENT_REMOVE, 0]).unwrap();
     let range = [start, region.len() as u64, UFFDIO_REGISTER_MODE_MISSING, 0];
     if let Err(error) = ioctl(&uffd, UFFDIO_REGISTER, range) {
-        eprintln!("skipped: UFFDIO_REGISTER: {error}");
+        memory_model_test_support::skip!("no userfaultfd: UFFDIO_REGISTER: {error}");
         return None;
     }
     let (sender, events) = mpsc::channel();

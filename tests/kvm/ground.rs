@@ -40,7 +40,7 @@ pub(crate) fn vm() -> Option<VmFd> {
     match Kvm::new().and_then(|kvm| kvm.create_vm()) {
         Ok(vm) => Some(vm),
         Err(error) => {
-            eprintln!("skipped: /dev/kvm: {error}");
+            memory_model_test_support::skip!("no KVM: /dev/kvm: {error}");
             None
         }
     }
@@ -78,7 +78,7 @@ impl Machine {
         match machine.peek(0) {
             Access::Memory(byte) if byte == PROGRAMS[0] => Some(machine),
             other => {
-                eprintln!("skipped: KVM does not run a guest in real mode: {other:?}");
+                memory_model_test_support::skip!("no KVM: it does not run a guest in real mode: {other:?}");
                 None
             }
         }

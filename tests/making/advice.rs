@@ -27,7 +27,7 @@ fn changes(option: fn(MmapRegionBuilder) -> MmapRegionBuilder, added: &[&str], t
         match option(backing.builder(4 * page())).build() {
             // The kernel, or the limits of this process.
             Err(Error::Refused { step: step @ (Step::Merge | Step::HugePages | Step::Lock), source, .. }) => {
-                eprintln!("skipped: {step}: {source}");
+                memory_model_test_support::skip!("host limit: {step}: {source}");
             }
             made => {
                 let mut wanted: Vec<_> = added.iter().map(|flag| (*flag).to_owned()).collect();
@@ -45,7 +45,7 @@ fn changes(option: fn(MmapRegionBuilder) -> MmapRegionBuilder, added: &[&str], t
 fn usually_it_is_left_out_of_dumps_and_not_reserved() {
     let overcommit = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
     if overcommit.trim() == "2" {
-        eprintln!("skipped: this host reserves all memory");
+        memory_model_test_support::skip!("host setting: overcommit reserves all memory");
     } else if has_kernel() {
         let region = MmapRegion::new(page()).unwrap();
         assert_eq!(flags(&region), ["dd", "nr", "wr"]);
@@ -91,7 +91,7 @@ fn pages_are_locked_if_asked() {
 fn memory_is_set_aside_if_asked() {
     let overcommit = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
     if overcommit.trim() == "2" {
-        eprintln!("skipped: this host reserves all memory");
+        memory_model_test_support::skip!("host setting: overcommit reserves all memory");
     } else {
         changes(|mapping| mapping.reserve(true), &["ac"], &["nr"]);
         changes(|mapping| mapping.reserve(false), &[], &[]);

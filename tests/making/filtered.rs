@@ -172,7 +172,7 @@ fn each_step_names_itself_and_leaves_nothing() {
         let case = &CASES[how.parse::<usize>().unwrap()];
         let builder = (case.option)(MmapRegion::builder(SIZE));
         if let Err(error) = builder.clone().build() {
-            return eprintln!("skipped: {error}");
+            return memory_model_test_support::skip!("host limit: {error}");
         }
         refuse(case.call, case.calls, case.errno);
         let threads = format!("{builder:?}").contains("Parallel");
@@ -264,7 +264,7 @@ fn an_old_kernel_makes_memfds_too() {
 #[test]
 fn handlers_that_cannot_be_installed() {
     if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
-        return eprintln!("skipped: a page that cannot be accessed ends the process on this target");
+        return memory_model_test_support::skip!("no fault recovery on this target");
     }
     if has_kernel() {
         in_child!(handlers_that_cannot_be_installed, {

@@ -34,7 +34,7 @@ impl Pool {
         }
         let dir = format!("/sys/kernel/mm/hugepages/hugepages-{}kB", size.bytes() / 1024);
         let Ok(lock) = File::open(format!("{dir}/nr_hugepages")) else {
-            eprintln!("skipped: this host has no {dir}");
+            memory_model_test_support::skip!("no hugetlb pages: no {dir}");
             return None;
         };
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
@@ -42,7 +42,7 @@ impl Pool {
         pool.before = pool.count("nr_hugepages");
         let wanted = pool.before - pool.available() + pages;
         if pool.resize(wanted).is_err() || pool.available() != pages || pool.count("nr_overcommit_hugepages") != 0 {
-            eprintln!("skipped: this host gives no {pages} pages to {}", pool.dir);
+            memory_model_test_support::skip!("no hugetlb pages: {pages} wanted in {}", pool.dir);
             return None;
         }
         Some(pool)
@@ -138,7 +138,7 @@ fn pages_of_the_pool_are_made_and_locked_beforehand() {
         }
         match kind(huge(2)).lock(Lock::Now).build() {
             Ok(region) => assert_eq!(resident(&region), 2 * HUGE, "{number}"),
-            Err(error) => eprintln!("skipped: {error}"),
+            Err(error) => memory_model_test_support::skip!("host limit: {error}"),
         }
         if let Ok(region) = kind(huge(2)).numa(NumaPolicy::Bind(vec![0])).build() {
             let map = numa_map(start(&region)).unwrap();
@@ -177,7 +177,7 @@ fn pages_of_a_size_that_the_host_has_not_are_an_error() {
     }
     let size = HugePageSize::new(1 << 22).unwrap();
     if fs::exists("/sys/kernel/mm/hugepages/hugepages-4096kB").unwrap() {
-        return eprintln!("skipped: this host has pages of 4 MiB");
+        return memory_model_test_support::skip!("no hugetlb pages: pages of 4 MiB exist");
     }
     for (kind, wanted) in KINDS.into_iter().zip([Step::Map, Step::Map, Step::Memfd, Step::Memfd]) {
         let error = kind(MmapRegion::builder(1 << 22).huge_pages(HugePages::Hugetlb(size))).build().unwrap_err();
@@ -226,7 +226,7 @@ fn a_file_on_hugetlbfs_is_of_huge_pages() {
         let dir = tempfile::tempdir().unwrap();
         let at = CString::new(dir.path().as_os_str().as_bytes()).unwrap();
         match Mount::new(c"hugetlbfs", &at, c"pagesize=2M") {
-            Err(error) => eprintln!("skipped: hugetlbfs cannot be mounted: {error}"),
+            Err(error) => memory_model_test_support::skip!("no mount: hugetlbfs: {error}"),
             Ok(_mount) => {
                 let path = dir.path().join("memory");
                 let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
@@ -240,7 +240,7 @@ fn a_file_on_hugetlbfs_is_of_huge_pages() {
 #[test]
 fn pages_may_have_1_gib() {
     if cfg!(target_pointer_width = "32") {
-        return eprintln!("skipped: too few addresses");
+        return memory_model_test_support::skip!("32 bits: too few addresses");
     }
     let Some(pool) = Pool::of(HugePageSize::GIB_1, 1) else { return };
     let before = pool.free();

@@ -111,7 +111,7 @@ fn too_many_threads() {
     }
     in_child!(too_many_threads, {
         if !raw::is_root() {
-            return eprintln!("skipped: only root can become somebody without other processes");
+            return memory_model_test_support::skip!("no root: cannot become a user without processes");
         }
         let prefault = Prefault::Parallel { threads: NonZeroUsize::new(8).unwrap() };
         raw::become_nobody();
@@ -214,7 +214,7 @@ fn a_file_that_is_too_short() {
 #[test]
 fn handlers_that_are_missing() {
     if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
-        return eprintln!("skipped: a page that cannot be accessed ends the process on this target");
+        return memory_model_test_support::skip!("no fault recovery on this target");
     }
     in_child!(handlers_that_are_missing, {
         let builder = MmapRegion::builder(SIZE).fault_recovery(false);

@@ -15,7 +15,7 @@ fn make(builder: MmapRegionBuilder) -> Option<MmapRegion> {
     match builder.build() {
         Ok(region) => Some(region),
         Err(error) => {
-            eprintln!("skipped: {error}");
+            memory_model_test_support::skip!("host limit: {error}");
             None
         }
     }

@@ -21,7 +21,7 @@ fn offered() -> Option<String> {
     let chosen = enabled.split_once('[').and_then(|(_, rest)| Some(rest.split_once(']')?.0.to_owned()));
     let offered = chosen.filter(|chosen| chosen != "never");
     if offered.is_none() {
-        eprintln!("skipped: this host offers no transparent huge pages");
+        memory_model_test_support::skip!("no transparent huge pages");
     }
     offered
 }
@@ -55,7 +55,7 @@ fn locking_makes_huge_pages_where_they_are_wanted() {
         return;
     }
     if MmapRegion::builder(SIZE).lock(Lock::OnFault).build().is_err() {
-        return eprintln!("skipped: this process may not lock as much");
+        return memory_model_test_support::skip!("host limit: RLIMIT_MEMLOCK");
     }
     assert_eq!(huge(|mapping| mapping.huge_pages(HugePages::Transparent).lock(Lock::Now)), SIZE);
     assert_eq!(huge(|mapping| mapping.huge_pages(HugePages::Never).lock(Lock::Now)), 0);
@@ -74,7 +74,7 @@ fn all_that_shapes_pages_is_said_before_there_are_any() {
             builder = option(builder.clone());
             wanted.push(flag);
         }
-        Err(error) => eprintln!("skipped: {error}"),
+        Err(error) => memory_model_test_support::skip!("host limit: {error}"),
     };
     add("dc", |mapping| mapping.fork(false));
     add("hg", |mapping| mapping.huge_pages(HugePages::Transparent));

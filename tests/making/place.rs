@@ -116,7 +116,7 @@ fn guards_are_small_whatever_the_pages() {
         return;
     }
     let region = MmapRegion::builder(4 << 20).huge_pages(HugePages::Transparent).alignment(8 << 20).build();
-    let Ok(region) = region else { return eprintln!("skipped: no transparent huge pages") };
+    let Ok(region) = region else { return memory_model_test_support::skip!("no transparent huge pages") };
     assert_eq!(mapping_at(start(&region) - 1).unwrap().access, "---p");
     assert_eq!(mapping_at(start(&region) + region.len()).unwrap().access, "---p");
 }

@@ -35,7 +35,7 @@ pub(crate) fn memory(regions: &[(usize, usize)]) -> GuestMemoryMmap {
 pub(crate) fn recovers() -> bool {
     let does = cfg!(all(feature = "fault-recovery", any(target_arch = "x86_64", target_arch = "aarch64")));
     if !does {
-        eprintln!("skipped: a page that cannot be accessed ends the process on this target");
+        memory_model_test_support::skip!("no fault recovery on this target");
     }
     does
 }

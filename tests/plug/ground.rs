@@ -42,7 +42,7 @@ pub(crate) fn part(range: Range<usize>) -> RegionRange {
 pub(crate) fn recovers() -> bool {
     let does = cfg!(all(feature = "fault-recovery", any(target_arch = "x86_64", target_arch = "aarch64")));
     if !does {
-        eprintln!("skipped: a page that cannot be accessed ends the process on this target");
+        memory_model_test_support::skip!("no fault recovery on this target");
     }
     does
 }
@@ -51,7 +51,7 @@ pub(crate) fn recovers() -> bool {
 pub(crate) fn has_kernel() -> bool {
     let emulated = std::env::var_os("CROSS_RUNNER").is_some();
     if emulated {
-        eprintln!("skipped: an emulator does not pass madvise on");
+        memory_model_test_support::skip!("emulated: madvise has no effect");
     }
     !emulated
 }

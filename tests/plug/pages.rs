@@ -49,7 +49,7 @@ fn region(backing: &Backing, size: usize) -> Option<GuestRegionMmap> {
     match backing.2(MmapRegion::builder(size).huge_pages(HugePages::Never)).build() {
         Ok(mapping) => Some(GuestRegionMmap::new(mapping, GuestAddress(START)).unwrap()),
         Err(error) => {
-            eprintln!("skipped: {}: {error}", backing.0);
+            memory_model_test_support::skip!("host limit: {}: {error}", backing.0);
             None
         }
     }
@@ -62,7 +62,7 @@ fn unplug(region: &GuestRegionMmap, at: usize, count: usize, what: &str) -> bool
         Err(Error::Refused { step: Step::Discard, source, .. })
             if what == "file, shared" && source.raw_os_error() == Some(libc::EOPNOTSUPP) =>
         {
-            eprintln!("skipped: {what}: {source}");
+            memory_model_test_support::skip!("file system without holes: {what}: {source}");
             assert_eq!(region.unplugged_ranges(), []);
             false
         }

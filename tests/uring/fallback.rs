@@ -61,7 +61,7 @@ fn what_is_forbidden_later_is_an_error() {
     in_child!(what_is_forbidden_later_is_an_error, {
         let mut engine = FileEngine::new(file(0x1000), 8).unwrap();
         if engine.fallback_reason().is_some() {
-            return eprintln!("skipped: no io_uring");
+            return memory_model_test_support::skip!("no io_uring");
         }
         let mem = memory(&[0x1000]);
         refuse(libc::SYS_io_uring_enter, Calls::All, libc::EPERM);

@@ -184,7 +184,7 @@ pub(crate) fn direct(len: usize) -> Option<File> {
     named.as_file().write_all_at(&pattern(len), 0).unwrap();
     let open = File::options().read(true).write(true).custom_flags(libc::O_DIRECT).open(named.path());
     if open.is_err() {
-        eprintln!("skipped: the file system has no O_DIRECT");
+        memory_model_test_support::skip!("file system without O_DIRECT");
     }
     open.ok()
 }

@@ -146,9 +146,9 @@ fn a_sum_knows_what_all_of_its_parts_know() {
 fn kernel_answers() -> bool {
     let emulated = std::env::var_os("CROSS_RUNNER").is_some();
     if emulated {
-        eprintln!("skipped: the emulator answers for the kernel");
+        memory_model_test_support::skip!("emulated: usage is not the kernel's");
     } else if !std::path::Path::new("/proc/self/smaps").exists() {
-        eprintln!("skipped: /proc/self/smaps is not there");
+        memory_model_test_support::skip!("no /proc/self/smaps");
     } else {
         return true;
     }

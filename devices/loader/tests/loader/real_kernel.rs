@@ -34,7 +34,9 @@ fn kernel() -> Option<(PathBuf, Vec<u8>)> {
     paths.sort();
     let found = paths.into_iter().find_map(|path| std::fs::read(&path).ok().map(|bytes| (path, bytes)));
     if found.is_none() {
-        eprintln!("skipped: no /boot/vmlinuz* that can be read, and MEMORY_MODEL_KERNEL is not set");
+        memory_model_test_support::skip!(
+            "no QEMU or kernel: no /boot/vmlinuz* that can be read, and MEMORY_MODEL_KERNEL is not set"
+        );
     }
     found
 }
@@ -42,7 +44,7 @@ fn kernel() -> Option<(PathBuf, Vec<u8>)> {
 fn bzimage() -> Option<(PathBuf, Vec<u8>)> {
     let (path, bytes) = kernel()?;
     if bytes.get(0x202..0x206) != Some(b"HdrS") {
-        eprintln!("skipped: {} is not a bzImage", path.display());
+        memory_model_test_support::skip!("no QEMU or kernel: {} is not a bzImage", path.display());
         return None;
     }
     Some((path, bytes))
@@ -147,14 +149,17 @@ fn vmlinux() -> Option<Vec<u8>> {
         [0x28, 0xb5, ..] => ("zstd", shorter),
         [0x02, 0x21, ..] => ("lz4", shorter),
         other => {
-            eprintln!("skipped: a payload that begins with {:02x?} is not unpacked here", &other[..4]);
+            memory_model_test_support::skip!(
+                "no unpacker: a payload that begins with {:02x?} is not unpacked here",
+                &other[..4]
+            );
             return None;
         }
     };
     let command =
         Command::new(program).arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let Ok(mut child) = command else {
-        eprintln!("skipped: {program} is not installed, and the kernel is packed by it");
+        memory_model_test_support::skip!("no unpacker: {program} is not installed, and the kernel is packed by it");
         return None;
     };
     let mut stdin = child.stdin.take().unwrap();
@@ -163,7 +168,7 @@ fn vmlinux() -> Option<Vec<u8>> {
         child.wait_with_output().unwrap()
     });
     if !output.stdout.starts_with(b"\x7fELF") {
-        eprintln!("skipped: {program} gave no ELF file ({})", output.status);
+        memory_model_test_support::skip!("no unpacker: {program} gave no ELF file ({})", output.status);
         return None;
     }
     Some(output.stdout)

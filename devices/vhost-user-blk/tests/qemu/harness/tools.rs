@@ -26,14 +26,14 @@ impl Tools {
         static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
         let wish = env::var("MEMORY_MODEL_QEMU").unwrap_or_default();
         if wish == "skip" {
-            eprintln!("skipped: MEMORY_MODEL_QEMU=skip");
+            memory_model_test_support::skip!("not wanted: MEMORY_MODEL_QEMU=skip");
             return None;
         }
         match TOOLS.get_or_init(Self::find) {
             Ok(tools) => Some(tools),
             Err(missing) => {
                 assert!(wish != "require", "{missing}");
-                eprintln!("skipped: {missing}");
+                memory_model_test_support::skip!("no QEMU or kernel: {missing}");
                 None
             }
         }
