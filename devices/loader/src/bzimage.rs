@@ -11,9 +11,14 @@ use crate::{Error, KernelFormat, LoadedKernel, LoadedRange, RangeKind, SetupHead
 const DEFAULT_ADDR: GuestAddress = GuestAddress(0x10_0000);
 /// `boot.rst`, "64-bit Boot Protocol": the entry is the start of the code plus this.
 const ENTRY_64_OFFSET: u64 = 0x200;
+/// `boot.rst`: "The size of the protected-mode code in 16-byte paragraphs".
+pub(crate) const PARAGRAPH: u64 = 16;
 pub(crate) const LAST_BELOW_4G: GuestAddress = GuestAddress(u32::MAX as u64);
 
 /// Loads a bzImage's protected-mode code at `addr`, or at 0x100000.
+///
+/// `syssize` counts paragraphs of 16 bytes, rounded up. A file that ends within the last paragraph is loaded up to its
+/// end, as not every build pads it (memtest86+, iPXE).
 ///
 /// The setup header is answered, to be put into the zero page ([`write_boot_params`](crate::write_boot_params)); the
 /// real-mode code in front of it, which needs a BIOS, is not loaded. Neither is what follows the code, such as a
@@ -43,8 +48,7 @@ where
 
     let offset = header.setup_len();
     source.check("real-mode code", 0, offset)?;
-    let len = header.code_len().unwrap_or_else(|| source.len().saturating_sub(offset));
-    source.check("protected-mode code", offset, len)?;
+    let len = code_len(&source, &header, offset)?;
     if len == 0 {
         return Err(Error::NothingToLoad);
     }
@@ -65,6 +69,16 @@ where
     Ok(LoadedKernel { format: KernelFormat::BzImage { header, entry_64 }, entry: addr, ranges })
 }
 
+/// Bytes of protected-mode code in the file, from `offset` on.
+fn code_len(source: &Source<'_>, header: &SetupHeader, offset: u64) -> Result<u64, Error> {
+    let left = source.len().saturating_sub(offset);
+    match header.code_len() {
+        Some(len) if len.saturating_sub(left) < PARAGRAPH => Ok(len.min(left)),
+        Some(len) => source.check("protected-mode code", offset, len).map(|()| len),
+        None => Ok(left),
+    }
+}
+
 fn entry_64(header: &SetupHeader, addr: GuestAddress, len: u64) -> Result<Option<GuestAddress>, Error> {
     if !header.has_entry_64() {
         return Ok(None);
@@ -77,6 +91,10 @@ fn entry_64(header: &SetupHeader, addr: GuestAddress, len: u64) -> Result<Option
 
 /// The memory where the kernel unpacks itself, if it says how much that is.
 fn workspace(header: &SetupHeader, addr: GuestAddress) -> Result<Option<LoadedRange>, Error> {
+    let len = header.init_size().into();
+    if len == 0 {
+        return Ok(None);
+    }
     let preferred = GuestAddress(header.pref_address());
     let start = if header.is_relocatable() {
         let alignment = header.kernel_alignment();
@@ -91,6 +109,5 @@ fn workspace(header: &SetupHeader, addr: GuestAddress) -> Result<Option<LoadedRa
     } else {
         preferred
     };
-    let len = header.init_size().into();
-    Ok((len > 0).then_some(LoadedRange::new(RangeKind::Workspace, start, len)))
+    Ok(Some(LoadedRange::new(RangeKind::Workspace, start, len)))
 }

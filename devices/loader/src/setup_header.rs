@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use crate::bzimage::PARAGRAPH;
 use crate::source::Source;
 use crate::{Error, Found};
 
@@ -172,9 +173,10 @@ impl SetupHeader {
         u64::from(sectors).saturating_add(1).saturating_mul(512)
     }
 
-    /// The protected-mode code in bytes; `None` before protocol 2.04, where the field is too small.
+    /// The length of the protected-mode code in bytes, rounded up to 16 (`syssize`): the file may have up to 15 bytes
+    /// less. `None` before protocol 2.04, where the field is too small.
     pub fn code_len(&self) -> Option<u64> {
-        (self.version() >= 0x204).then(|| u64::from(self.raw.syssize.get()).saturating_mul(16))
+        (self.version() >= 0x204).then(|| u64::from(self.raw.syssize.get()).saturating_mul(PARAGRAPH))
     }
 
     /// Whether the kernel runs at any address (`relocatable_kernel`).

@@ -76,6 +76,37 @@ fn setup_sects_of_0_means_4() {
 }
 
 #[test]
+fn last_paragraph_may_be_cut_off() {
+    let image = bzimage();
+    for missing in [1, 8, 15] {
+        let memory = memory(&[(0x10_0000, 0x1_0000)]);
+        let len = CODE_LEN - missing;
+        let kernel = load_kernel(&memory, &file_of(&image[..CODE + len]), LoadOptions::default()).unwrap();
+        let code = range(RangeKind::ProtectedMode, 0x10_0000, len as u64);
+        assert_eq!(kernel.ranges.first(), Some(&code), "only what the file has");
+        assert!(bytes_at(&memory, 0x10_0000, len) == image[CODE..][..len], "the code");
+        assert!(is_untouched_outside(&memory, &[code]));
+    }
+}
+
+#[test]
+fn entry_64_must_lie_in_the_bytes_of_the_file() {
+    // 0x21 paragraphs by the header. The 64-bit entry is at 0x200.
+    let image = bzimage_with(&[(0x1f4, &0x21_u32.to_le_bytes())]);
+    let memory = memory(&[(0x10_0000, 0x1_0000)]);
+    load_bzimage(&memory, &file_of(&image[..CODE + 0x201]), None).unwrap();
+    let result = load_bzimage(&memory, &file_of(&image[..CODE + 0x200]), None);
+    assert!(matches!(result, Err(Error::Truncated { .. })), "16 bytes are missing: {result:?}");
+}
+
+#[test]
+fn alignment_matters_only_to_a_workspace() {
+    let image = bzimage_with(&[(0x230, &[0; 4]), (0x260, &[0; 4])]);
+    let kernel = load_bzimage(&memory(&[(0x10_0000, 0x1_0000)]), &file_of(&image), None).unwrap();
+    assert_eq!(kernel.ranges, [range(RangeKind::ProtectedMode, 0x10_0000, CODE_LEN as u64)]);
+}
+
+#[test]
 fn older_protocols_have_fewer_fields() {
     let memory = memory(&[(0x10_0000, 0x1_0000)]);
     // 2.03: the code goes on to the file's end, the limits are the old ones, and nothing is known of the rest.

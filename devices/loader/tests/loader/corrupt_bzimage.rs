@@ -33,7 +33,7 @@ fn truncated_at_each_structure() {
     let cuts: [(&str, &[usize]); 3] = [
         ("setup header", &[0x206, 0x26c, 0x28f]),
         ("real-mode code", &[0x290, 0x400, CODE - 1]),
-        ("protected-mode code", &[CODE, CODE + 1, CODE + CODE_LEN - 1]),
+        ("protected-mode code", &[CODE, CODE + 1, CODE + CODE_LEN - 17, CODE + CODE_LEN - 16]),
     ];
     for (what, lens) in cuts {
         for &len in lens {
@@ -46,6 +46,13 @@ fn truncated_at_each_structure() {
     }
     let memory = memory(&[(0x10_0000, 0x1_0000)]);
     load_bzimage(&memory, &file_of(&image[..CODE + CODE_LEN]), None).expect("no byte is missing");
+}
+
+#[test]
+fn code_without_a_byte_is_refused() {
+    // One paragraph of code, and the file ends before it. No 64-bit entry, which would be refused as well.
+    let image = bzimage_with(&[(0x1f4, &1_u32.to_le_bytes()), (0x236, &[0])]);
+    refused("a paragraph is missing", &image[..CODE], None, |error| is_cut(error, "protected-mode code", CODE));
 }
 
 #[test]
@@ -70,8 +77,8 @@ fn sizes_in_the_file() {
     refused_with("setup_sects pushes the code out", &[(0x1f1, &[4])], |error| {
         matches!(error, Error::Truncated { what: "protected-mode code", offset: 0xa00, len: 0x1f00, .. })
     });
-    refused_with("syssize beyond the file", &[(0x1f4, &0x1f5_u32.to_le_bytes())], |error| {
-        matches!(error, Error::Truncated { what: "protected-mode code", len: 0x1f50, .. })
+    refused_with("syssize beyond the file", &[(0x1f4, &0x1f6_u32.to_le_bytes())], |error| {
+        matches!(error, Error::Truncated { what: "protected-mode code", len: 0x1f60, .. })
     });
     refused_with("huge syssize", &[(0x1f4, &[0xff; 4])], |error| {
         matches!(error, Error::Truncated { what: "protected-mode code", len: 0xf_ffff_fff0, .. })
