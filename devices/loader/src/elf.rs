@@ -8,21 +8,17 @@ use memory_model::{Address, Bytes, GuestAddress, GuestMemory};
 use object::LittleEndian;
 use object::elf::{
     ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ET_DYN, ET_EXEC, EV_CURRENT, FileHeader32, FileHeader64, Ident, PF_X, PT_LOAD,
-    PT_NOTE,
 };
 use object::read::ReadCache;
 use object::read::elf::{FileHeader, ProgramHeader};
 
+use crate::bzimage::LAST_BELOW_4G;
+use crate::notes::find_pvh_entry;
 use crate::source::{Reader, Source};
 use crate::{ElfClass, Error, Found, KernelFormat, LoadedKernel, LoadedRange, RangeKind};
 
 /// Kernels have about five. The bound keeps a file from making the loader allocate much.
 const MAX_PROGRAM_HEADERS: u16 = 256;
-/// Linux has half a KiB of notes. The bound keeps a file from making the loader allocate much.
-const MAX_NOTES: u64 = 64 << 10;
-/// Xen's `public/elfnote.h`: the name of its notes, and the type of the one with the PVH entry.
-const XEN: &[u8] = b"Xen";
-const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
 /// Loads an ELF kernel, of 32 or 64 bits, little-endian, for any machine.
 ///
@@ -32,9 +28,13 @@ const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 /// `e_entry` is a virtual address by the specification: if it lies in an executable segment, it is translated. Else, as
 /// in Linux for x86-64, it is taken as a physical one.
 ///
+/// Notes are optional: whatever a `PT_NOTE` segment contains, and wherever it lies, does not prevent loading. The PVH entry
+/// is looked for in the first 64 KiB of each such segment, as far as they lie in the file. A note that names an address
+/// outside of the loaded bytes, or (with `bias`) at 4 GiB or above, is ignored.
+///
 /// # Errors
 ///
-/// [`Error::UnknownFormat`], [`Error::Truncated`], [`Error::BadField`], [`Error::BadNotes`]: the file.
+/// [`Error::UnknownFormat`], [`Error::Truncated`], [`Error::BadField`]: the file.
 /// [`Error::NothingToLoad`], [`Error::SegmentTooLong`], [`Error::OutsideMemory`], [`Error::Overlap`],
 /// [`Error::AddressOverflow`]: a segment. [`Error::EntryOutside`]: an entry that is in no segment's bytes of the file.
 /// Memory is untouched then. [`Error::Io`], also before; [`Error::Copy`], when part of memory was written.
@@ -153,10 +153,7 @@ impl Plan {
         let entry = header.e_entry(LittleEndian).into();
         let entry =
             find_entry(&segments, entry, bias).ok_or(Error::EntryOutside { what: "entry point", addr: entry })?;
-        let pvh_entry = match find_pvh_note::<Elf>(headers, cache, source)? {
-            Some(addr) => Some(check_pvh_entry(&segments, addr, bias)?),
-            None => None,
-        };
+        let pvh_entry = find_pvh_entry(headers, source, |addr| find_pvh(&segments, addr, bias))?;
         let class = if header.is_type_64() { ElfClass::Elf64 } else { ElfClass::Elf32 };
         let format = KernelFormat::Elf { class, machine: header.e_machine(LittleEndian).0, pvh_entry };
         Ok(Self { format, entry, segments })
@@ -250,47 +247,7 @@ fn find_physical(segments: &[Segment], addr: u64, bias: u64) -> Option<GuestAddr
     segments.iter().any(|segment| segment.loaded().contains(addr)).then_some(addr)
 }
 
-fn check_pvh_entry(segments: &[Segment], addr: u64, bias: u64) -> Result<GuestAddress, Error> {
-    let entry = find_physical(segments, addr, bias).ok_or(Error::EntryOutside { what: "PVH entry", addr })?;
-    match u32::try_from(entry.0) {
-        Ok(_) => Ok(entry),
-        Err(_) => Err(Error::BadField {
-            field: "XEN_ELFNOTE_PHYS32_ENTRY",
-            value: entry.0,
-            wanted: "below 4 GiB, as it is entered in 32-bit mode: load the kernel lower",
-        }),
-    }
-}
-
-/// What the first note of Xen's with a PVH entry says.
-fn find_pvh_note<Elf: FileHeader<Endian = LittleEndian>>(
-    headers: &[Elf::ProgramHeader],
-    cache: &ReadCache<Reader<'_>>,
-    source: &Source<'_>,
-) -> Result<Option<u64>, Error> {
-    for (number, header) in (0..).zip(headers).filter(|(_, header)| header.p_type(LittleEndian) == PT_NOTE) {
-        let (offset, len) = header.file_range(LittleEndian);
-        source.check("note segment", offset, len)?;
-        if len > MAX_NOTES {
-            return Err(Error::BadField { field: "p_filesz of a note segment", value: len, wanted: "at most 64 KiB" });
-        }
-        let bad = || Error::BadNotes { segment: number, offset };
-        let notes = header.notes(LittleEndian, cache).or(Err(bad()))?;
-        for note in notes.into_iter().flatten() {
-            let note = note.or(Err(bad()))?;
-            if note.name() == XEN && note.n_type(LittleEndian).0 == XEN_ELFNOTE_PHYS32_ENTRY {
-                return pvh_address(note.desc()).ok_or_else(bad).map(Some);
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Linux writes 8 bytes if it is of 64 bits, else 4.
-fn pvh_address(desc: &[u8]) -> Option<u64> {
-    match desc.len() {
-        4 => desc.try_into().ok().map(|bytes| u32::from_le_bytes(bytes).into()),
-        8 => desc.try_into().ok().map(u64::from_le_bytes),
-        _ => None,
-    }
+/// The PVH entry, where it lies now; `None` unless it is among the loaded bytes and 32-bit mode reaches it.
+fn find_pvh(segments: &[Segment], addr: u64, bias: u64) -> Option<GuestAddress> {
+    find_physical(segments, addr, bias).filter(|&entry| entry <= LAST_BELOW_4G)
 }

@@ -84,14 +84,6 @@ pub enum Error {
         /// Its address, as in the file.
         addr: u64,
     },
-    /// A note cannot be parsed.
-    #[error("the notes of segment {segment} (at {offset:#x} of the file) cannot be parsed")]
-    BadNotes {
-        /// The program header's number, from 0.
-        segment: u16,
-        /// Where the notes begin, in bytes from the start of the file.
-        offset: u64,
-    },
     /// The kernel runs at one address only.
     #[error("this kernel is not relocatable: load it at {fixed}, not at {wanted}")]
     NotRelocatable {

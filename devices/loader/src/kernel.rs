@@ -37,7 +37,8 @@ pub enum KernelFormat {
         /// `e_machine`: 62 for x86-64, 3 for i386, 183 for aarch64, 243 for RISC-V. Any is loaded: whoever cannot run
         /// all checks it.
         machine: u16,
-        /// The entry for 32-bit protected mode without paging (PVH), if a note has it (`XEN_ELFNOTE_PHYS32_ENTRY`).
+        /// The entry for 32-bit protected mode without paging (PVH), if a note has it (`XEN_ELFNOTE_PHYS32_ENTRY`), and
+        /// it lies in the loaded bytes and below 4 GiB.
         pvh_entry: Option<GuestAddress>,
     },
     /// A bzImage.

@@ -76,6 +76,7 @@ mod error;
 mod format;
 mod initrd;
 mod kernel;
+mod notes;
 mod range;
 mod setup_header;
 mod source;

@@ -2,13 +2,12 @@
 
 use memory_model_loader::{Error, LoadedRange, RangeKind, load_elf};
 
-use crate::images::{BODY, DATA, Elf, Header, PT_NOTE, TEXT, note, put};
+use crate::images::{DATA, Elf, Header, PT_NOTE, TEXT, put};
 use crate::support::{assert_refused, file_of, memory};
 
 /// The text's program header is the third.
 const TEXT_HEADER: usize = 64 + 2 * 56;
 const DATA_HEADER: usize = 64;
-const NOTE_HEADER: usize = 64 + 56;
 
 fn refused(case: &str, image: &[u8], bias: u64, expected: impl Fn(&Error) -> bool) {
     // With a hole between the segments, and one after them.
@@ -37,12 +36,11 @@ fn is_cut(error: &Error, expected: &str, len: usize) -> bool {
 #[test]
 fn truncated_at_each_structure() {
     let image = Elf::new().bytes();
-    let cuts: [(&str, &[usize]); 5] = [
+    let cuts: [(&str, &[usize]); 4] = [
         ("ELF identification", &[4, 5, 15]),
         ("ELF header", &[16, 17, 63]),
         ("program header table", &[64, 65, 0xe7]),
         ("segment", &[0xe8, 0x200, 0x201, 0x1433, 0x1434, 0x1820]),
-        ("note segment", &[0x1821, 0x1a00, 0x1a01, 0x1a43]),
     ];
     for (what, lens) in cuts {
         for &len in lens {
@@ -148,37 +146,4 @@ fn entries() {
     }
     refused_with("entry in data, virtual", 24, &DATA.virtual_addr.to_le_bytes(), is_entry);
     refused_with("entry in the zeroes", 24, &(DATA.addr + DATA.file_len).to_le_bytes(), is_entry);
-}
-
-fn with_notes(notes: &[u8]) -> Vec<u8> {
-    let mut elf = Elf::new();
-    elf.headers[1].offset = BODY + elf.body.len() as u64;
-    elf.headers[1].file_len = notes.len() as u64;
-    elf.body.extend(notes);
-    elf.bytes()
-}
-
-#[test]
-fn notes() {
-    refused_with("note past the end", NOTE_HEADER + 8, &0x1b00_u64.to_le_bytes(), |error| {
-        matches!(error, Error::Truncated { what: "note segment", offset: 0x1b00, .. })
-    });
-    let huge = with_notes(&vec![0; 0x1_0001]);
-    refused("too many notes", &huge, 0, |error| is_field(error, "p_filesz of a note segment", 0x1_0001));
-    let is_bad = |error: &Error| matches!(error, Error::BadNotes { segment: 1, .. });
-    refused_with("alignment", NOTE_HEADER + 48, &16_u64.to_le_bytes(), is_bad);
-    let mut bad_name = note(b"Xen\0", 18, &0x4100_u64.to_le_bytes());
-    bad_name[0] = 0xff;
-    refused("name too long", &with_notes(&bad_name), 0, is_bad);
-    refused("cut off", &with_notes(&note(b"Xen\0", 18, &[0; 8])[..20]), 0, is_bad);
-    refused("entry of 2 bytes", &with_notes(&note(b"Xen\0", 18, &[0, 0x41])), 0, is_bad);
-    let is_pvh = |error: &Error| matches!(error, Error::EntryOutside { what: "PVH entry", .. });
-    refused("entry nowhere", &with_notes(&note(b"Xen\0", 18, &0x3fff_u32.to_le_bytes())), 0, is_pvh);
-    refused("entry wraps", &with_notes(&note(b"Xen\0", 18, &u64::MAX.to_le_bytes())), 0, is_pvh);
-
-    let high = memory(&[(0x1_0000_0000, 0x1_0000)]);
-    let result = load_elf(&high, &file_of(&Elf::new().bytes()), 0x1_0000_0000);
-    assert_refused("PVH above 4 GiB", &high, &result, |error| {
-        is_field(error, "XEN_ELFNOTE_PHYS32_ENTRY", 0x1_0000_4100)
-    });
 }

@@ -11,6 +11,7 @@ mod format;
 mod images;
 mod initrd;
 mod mutations;
+mod notes;
 mod real_kernel;
 mod recorder;
 mod support;
