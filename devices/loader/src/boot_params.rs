@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use memory_model::{Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
+use memory_model::{Bytes, GuestAddress, GuestMemory, GuestMemoryRegion, RegionKind};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -62,6 +62,8 @@ pub enum E820Kind {
     Nvs = 4,
     /// Memory with errors.
     Unusable = 5,
+    /// Memory that keeps its content without power.
+    Persistent = 7,
 }
 
 /// An entry of the guest's memory map.
@@ -76,10 +78,26 @@ pub struct E820Entry {
 }
 
 impl E820Entry {
-    /// All of memory as RAM, a region an entry. Whoever has regions that are none makes the list by hand.
+    /// Returns an entry for each region of RAM, and for what a guest must not mistake for RAM or for free addresses.
+    ///
+    /// | region             | entry                                                                          |
+    /// |--------------------|--------------------------------------------------------------------------------|
+    /// | RAM                | [`E820Kind::Ram`]                                                              |
+    /// | ROM, reserved      | [`E820Kind::Reserved`]                                                         |
+    /// | a device           | none: the guest finds devices by other means                                   |
+    /// | any later kind     | [`E820Kind::Reserved`]                                                         |
+    ///
+    /// What no region's kind says (persistent memory, ACPI tables, reservations within RAM) is for the caller to add.
     pub fn ram_of<M: GuestMemory + ?Sized>(memory: &M) -> Vec<Self> {
-        let entry = |region: &M::Region| Self { addr: region.start_addr(), len: region.len(), kind: E820Kind::Ram };
-        memory.regions().map(entry).collect()
+        let entry = |region: &M::Region| {
+            let kind = match region.kind() {
+                RegionKind::Ram => E820Kind::Ram,
+                RegionKind::Device => return None,
+                _ => E820Kind::Reserved,
+            };
+            Some(Self { addr: region.start_addr(), len: region.len(), kind })
+        };
+        memory.regions().filter_map(entry).collect()
     }
 }
 
@@ -103,7 +121,7 @@ pub struct BootParams<'a> {
 ///
 /// # Errors
 ///
-/// [`Error::OutsideMemory`]: the page itself, or what it tells of, is not all memory. [`Error::Overlap`]: any two of
+/// [`Error::OutsideMemory`], [`Error::NotRam`]: the page itself, or what it tells of, is not all RAM. [`Error::Overlap`]: any two of
 /// zero page, command line, initrd and kernel. [`Error::TooHigh`]: the kernel cannot reach one of them.
 /// [`Error::TooManyE820Entries`]. Memory is untouched then. [`Error::Copy`] if it could be written only in part.
 pub fn write_boot_params<M>(memory: &M, addr: GuestAddress, params: &BootParams<'_>) -> Result<LoadedRange, Error>

@@ -25,7 +25,7 @@ pub(crate) const LAST_BELOW_4G: GuestAddress = GuestAddress(u32::MAX as u64);
 /// signature. Boot protocols from 2.02 (Linux 2.4) on.
 ///
 /// The kernel unpacks itself into memory that it names by `init_size`, whose place is reported as
-/// [`RangeKind::Workspace`] and has to be memory: it begins at `pref_address`, or at `addr`, aligned, if that is higher
+/// [`RangeKind::Workspace`] and has to be RAM: it begins at `pref_address`, or at `addr`, aligned, if that is higher
 /// and the kernel is relocatable. (`boot.rst` leaves out that a relocatable kernel, too, goes up to `pref_address`: see
 /// `LOAD_PHYSICAL_ADDR` in Linux' `arch/x86/boot/compressed/head_64.S`.)
 ///
@@ -33,7 +33,7 @@ pub(crate) const LAST_BELOW_4G: GuestAddress = GuestAddress(u32::MAX as u64);
 ///
 /// [`Error::UnknownFormat`], [`Error::Truncated`], [`Error::BadField`], [`Error::NothingToLoad`],
 /// [`Error::EntryOutside`]: the file. [`Error::NotRelocatable`], [`Error::TooHigh`]: the address is not for this kernel.
-/// [`Error::OutsideMemory`]: the code or its workspace. Memory is untouched then. [`Error::Io`], also before;
+/// [`Error::OutsideMemory`], [`Error::NotRam`]: the code or its workspace. Memory is untouched then. [`Error::Io`], also before;
 /// [`Error::Copy`], when part of memory was written.
 pub fn load_bzimage<M>(memory: &M, file: &File, addr: Option<GuestAddress>) -> Result<LoadedKernel, Error>
 where

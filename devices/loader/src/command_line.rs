@@ -10,7 +10,7 @@ use crate::{Error, LoadedRange, RangeKind};
 /// # Errors
 ///
 /// [`Error::CommandLineTooLong`], where the kernel would drop the end without a word; [`Error::CommandLineNul`];
-/// [`Error::OutsideMemory`]. Memory is untouched then. [`Error::Copy`] if it could be written only in part.
+/// [`Error::OutsideMemory`]; [`Error::NotRam`]. Memory is untouched then. [`Error::Copy`] if it could be written only in part.
 pub fn write_command_line<M>(memory: &M, addr: GuestAddress, text: &str, max: u32) -> Result<LoadedRange, Error>
 where
     M: GuestMemory + ?Sized,

@@ -35,7 +35,7 @@ const MAX_PROGRAM_HEADERS: u16 = 256;
 /// # Errors
 ///
 /// [`Error::UnknownFormat`], [`Error::Truncated`], [`Error::BadField`]: the file.
-/// [`Error::NothingToLoad`], [`Error::SegmentTooLong`], [`Error::OutsideMemory`], [`Error::Overlap`],
+/// [`Error::NothingToLoad`], [`Error::SegmentTooLong`], [`Error::OutsideMemory`], [`Error::NotRam`], [`Error::Overlap`],
 /// [`Error::AddressOverflow`]: a segment. [`Error::EntryOutside`]: an entry that is in no segment's bytes of the file.
 /// Memory is untouched then. [`Error::Io`], also before; [`Error::Copy`], when part of memory was written.
 pub fn load_elf<M>(memory: &M, file: &File, bias: u64) -> Result<LoadedKernel, Error>
@@ -159,7 +159,7 @@ impl Plan {
         Ok(Self { format, entry, segments })
     }
 
-    /// Each segment lies in memory, and no two at the same place.
+    /// Each segment lies in RAM, and no two at the same place.
     fn check_in<M: GuestMemory + ?Sized>(&self, memory: &M) -> Result<(), Error> {
         for segment in &self.segments {
             segment.whole().check_in(memory)?;

@@ -1,6 +1,6 @@
 use std::io;
 
-use memory_model::{GuestAddress, guest_memory};
+use memory_model::{GuestAddress, RegionKind, guest_memory};
 
 use crate::{Found, LoadedRange};
 
@@ -60,6 +60,17 @@ pub enum Error {
     /// Not every byte of the range is guest memory.
     #[error("there is not guest memory everywhere at the {0}: give the guest more memory, or load it elsewhere")]
     OutsideMemory(LoadedRange),
+    /// Part of the range is memory of another kind than RAM. A region type that does not implement
+    /// [`kind`](memory_model::GuestMemoryRegion::kind) is a device.
+    #[error("the {range} needs RAM, but there is {} at {addr}: load it elsewhere, or correct the region's kind", named(*kind))]
+    NotRam {
+        /// What should lie there.
+        range: LoadedRange,
+        /// The first address of the range that is not RAM.
+        addr: GuestAddress,
+        /// What is there.
+        kind: RegionKind,
+    },
     /// Two things would lie on top of each other.
     #[error("the {first} and the {second} overlap: move one of them")]
     Overlap {
@@ -139,4 +150,15 @@ pub enum Error {
         /// Why it ended, and where.
         source: guest_memory::Error,
     },
+}
+
+/// A kind of region in a sentence.
+fn named(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Ram => "RAM",
+        RegionKind::Rom => "ROM",
+        RegionKind::Device => "a device",
+        RegionKind::Reserved => "reserved memory",
+        _ => "memory of another kind",
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use memory_model::{Address, GuestAddress, GuestMemory, GuestMemoryRegion};
+use memory_model::{Address, GuestAddress, GuestMemory, GuestMemoryRegion, RegionKind};
 
 use crate::source::Source;
 use crate::{Error, LoadedRange, RangeKind};
@@ -22,12 +22,14 @@ pub enum InitrdPlace {
 
 /// Loads an initrd, all of the file, where it overlaps none of the `reserved` ranges.
 ///
-/// It may cross from one region into the next. `reserved` are the kernel's ranges, those that it is to keep free
-/// included, and the caller's own: what lies in memory already, or is not RAM.
+/// It may cross from one region of RAM into the next. `reserved` are the kernel's ranges, those that it is to keep free
+/// included, and the caller's own: what lies in RAM already, and what a guest does not find there yet (unplugged parts of
+/// a region).
 ///
 /// # Errors
 ///
-/// [`Error::NoRoom`] if it fits nowhere; with an address given, [`Error::OutsideMemory`] and [`Error::Overlap`];
+/// [`Error::NoRoom`] if it fits nowhere; with an address given, [`Error::OutsideMemory`], [`Error::NotRam`] and
+/// [`Error::Overlap`];
 /// [`Error::Truncated`] if the file is empty; [`Error::NotARegularFile`]. Memory is untouched then. [`Error::Io`], also
 /// before; [`Error::Copy`], when part of memory was written.
 pub fn load_initrd<M>(
@@ -75,10 +77,10 @@ where
     })
 }
 
-/// Memory without regard to where a region ends and the next begins: first and last addresses, ascending.
+/// RAM without regard to where a region ends and the next begins: first and last addresses, ascending.
 fn runs<M: GuestMemory + ?Sized>(memory: &M) -> Vec<(GuestAddress, GuestAddress)> {
     let mut runs: Vec<(GuestAddress, GuestAddress)> = Vec::new();
-    for region in memory.regions() {
+    for region in memory.regions().filter(|region| region.kind() == RegionKind::Ram) {
         match runs.last_mut() {
             Some((_, last)) if last.checked_add(1) == Some(region.start_addr()) => *last = region.last_addr(),
             _ => runs.push((region.start_addr(), region.last_addr())),

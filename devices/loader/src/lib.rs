@@ -4,6 +4,9 @@
 //! [`Bytes`](memory_model::Bytes). So it runs in every VMM, over mappings, over memory in another process, over a test
 //! double. The file goes straight into the guest, by `pread`: neither the file nor its cursor is held in between.
 //!
+//! Everything is loaded into RAM only: a region of another [kind](memory_model::RegionKind) is refused
+//! ([`Error::NotRam`]). A region type of your own has to say that it is RAM, as it is a device otherwise.
+//!
 //! The file is not trusted. Each offset, size and address in it is checked against the file and against memory before
 //! the first byte is written, so that **a refused file leaves memory as it was**. What can still fail after that, an
 //! I/O error, a file that somebody truncates meanwhile, a page that cannot be accessed, is [`Error::Copy`]. The guest

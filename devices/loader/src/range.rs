@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use memory_model::{Address, GuestAddress, GuestMemory};
+use memory_model::{Address, GuestAddress, GuestMemory, GuestMemoryRegion, RegionKind};
 
 use crate::Error;
 
@@ -78,12 +78,22 @@ impl LoadedRange {
         self.len > 0 && other.len > 0 && self.addr <= other.last() && other.addr <= self.last()
     }
 
-    /// Refuses the range unless each of its bytes is memory; one that wraps is not. So its length fits a `usize`, too.
+    /// Refuses the range unless each of its bytes is RAM; one that wraps is not. So its length fits a `usize`, too.
     pub(crate) fn check_in<M: GuestMemory + ?Sized>(&self, memory: &M) -> Result<(), Error> {
         // On a host of 32 bits a length may be more than memory can have.
         match usize::try_from(self.len) {
-            Ok(len) if memory.check_range(self.addr, len) => Ok(()),
-            _ => Err(Error::OutsideMemory(*self)),
+            Ok(len) if memory.check_range(self.addr, len) => {}
+            _ => return Err(Error::OutsideMemory(*self)),
+        }
+        let is_other = |region: &&M::Region| {
+            region.kind() != RegionKind::Ram && region.start_addr() <= self.last() && self.addr <= region.last_addr()
+        };
+        match memory.regions().find(is_other).filter(|_| self.len > 0) {
+            Some(region) => {
+                let addr = region.start_addr().max(self.addr);
+                Err(Error::NotRam { range: *self, addr, kind: region.kind() })
+            }
+            None => Ok(()),
         }
     }
 

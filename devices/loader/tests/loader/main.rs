@@ -10,6 +10,7 @@ mod elf;
 mod format;
 mod images;
 mod initrd;
+mod kinds;
 mod mutations;
 mod notes;
 mod real_kernel;

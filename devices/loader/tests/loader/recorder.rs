@@ -5,13 +5,16 @@ use std::cell::RefCell;
 use std::fs::File;
 
 use memory_model::guest_memory::Error;
-use memory_model::{Bytes, GuestAddress, GuestMemoryRegion, GuestRegionCollection, GuestUsize, MemoryRegionAddress};
+use memory_model::{
+    Bytes, GuestAddress, GuestMemoryRegion, GuestRegionCollection, GuestUsize, MemoryRegionAddress, RegionKind,
+};
 
 /// A region whose bytes are zero until they are written, in any size.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     start: GuestAddress,
     len: GuestUsize,
+    kind: RegionKind,
     /// What was written: offsets and bytes, as they came; a write that goes on where the last one ended is one with it.
     written: RefCell<Vec<(u64, Vec<u8>)>>,
     /// A file that somebody makes empty when the next byte is written.
@@ -19,10 +22,17 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
+    /// RAM.
     pub(crate) fn memory(ranges: &[(u64, u64)]) -> GuestRegionCollection<Self> {
-        let region = |&(start, len)| Self {
+        let ranges: Vec<_> = ranges.iter().map(|&(start, len)| (start, len, RegionKind::Ram)).collect();
+        Self::memory_of_kinds(&ranges)
+    }
+
+    pub(crate) fn memory_of_kinds(ranges: &[(u64, u64, RegionKind)]) -> GuestRegionCollection<Self> {
+        let region = |&(start, len, kind)| Self {
             start: GuestAddress(start),
             len,
+            kind,
             written: RefCell::default(),
             sabotage: RefCell::default(),
         };
@@ -93,5 +103,9 @@ impl GuestMemoryRegion for Recorder {
 
     fn start_addr(&self) -> GuestAddress {
         self.start
+    }
+
+    fn kind(&self) -> RegionKind {
+        self.kind
     }
 }
