@@ -35,7 +35,7 @@ pub(super) fn build(
 ) -> Result<MmapRegion, Error> {
     let shape = check(options)?;
     if let Some(policy) = &options.numa {
-        policy.check()?;
+        policy.check(options.size)?;
     }
     prepare_recovery(options)?;
     let file = open(options, &shape)?;

@@ -65,6 +65,12 @@ pub enum Error {
     /// No host has as many NUMA nodes.
     #[error("NUMA node {0} was asked for: Linux counts them below {max}", max = super::numa::MAX_NODES)]
     Node(u32),
+    /// The process cannot have memory of this NUMA node. Nothing was mapped.
+    #[error(
+        "NUMA node {0} does not exist, is offline, has no memory, or may not be used by this process: leave it out (see \
+         /sys/devices/system/node/has_memory, and Mems_allowed_list in /proc/self/status)"
+    )]
+    UnusableNode(u32),
     /// The kernel refused a step. Of a mapping that was to be made, nothing is left.
     #[error("{step} of {size:#x} bytes failed: {source}{}", step.hint(source))]
     Refused {

@@ -3,12 +3,15 @@
 use std::io;
 use std::ptr::NonNull;
 
-use super::Error;
+use super::{Error, MmapRegion, Step};
 
 /// The nodes that a kernel can be built for: `CONFIG_NODES_SHIFT` is at most 10.
 pub(super) const MAX_NODES: u32 = 1024;
 
 /// On which of the host's NUMA nodes pages are made: mbind(2).
+///
+/// Each node has memory, and the process may use it (cpuset(7)): the kernel would leave out any other node without an
+/// error, so it is refused here ([`Error::UnusableNode`]). The kernel itself is asked: this needs neither /sys nor /proc.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NumaPolicy {
@@ -36,11 +39,22 @@ impl NumaPolicy {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    /// Refuses a policy of `size` bytes without a node, and one with a node that the kernel would leave out.
+    pub(super) fn check(&self, size: usize) -> Result<(), Error> {
         if self.nodes().is_empty() {
             return Err(Error::NoNode);
         }
-        self.nodes().iter().try_for_each(|&node| if node < MAX_NODES { Ok(()) } else { Err(Error::Node(node)) })
+        if let Some(&node) = self.nodes().iter().find(|&&node| node >= MAX_NODES) {
+            return Err(Error::Node(node));
+        }
+        // A page that is never touched, as a policy of a file's would remain.
+        let page = MmapRegion::builder(1).fault_recovery(false).build()?;
+        let refused = |source| Error::Refused { step: Step::Bind, size, source };
+        self.nodes().iter().try_for_each(|&node| match Self::Bind(vec![node]).apply(page.start, page.size) {
+            // The kernel drops what it cannot use from a set of nodes, and refuses a set of none.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(Error::UnusableNode(node)),
+            result => result.map_err(refused),
+        })
     }
 
     /// The nodes as a set of bits.

@@ -58,9 +58,6 @@ impl Step {
                 " (out of address space: RLIMIT_AS; of mappings: vm.max_map_count; of memory to promise: \
                  vm.overcommit_memory; or of huge pages: vm.nr_hugepages)"
             }
-            (Self::Bind, Some(Errno::INVAL)) => {
-                " (a node has no memory, or may not be used: see /sys/devices/system/node/has_memory, and cpuset(7))"
-            }
             (Self::Bind, Some(Errno::PERM)) => " (a seccomp filter or a container's policy forbids mbind)",
             (Self::Bind, Some(Errno::NOSYS)) => " (this kernel has no NUMA support: leave the policy out)",
             (Self::HugePages, Some(Errno::INVAL)) => {

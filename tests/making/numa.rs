@@ -3,25 +3,36 @@
 use std::fs;
 
 use libc::{MPOL_BIND, MPOL_INTERLEAVE, MPOL_PREFERRED};
-use memory_model::VolatileMemory;
-use memory_model::mmap::{Error, MmapRegion, NumaPolicy, Prefault, Step};
+use memory_model::layout::{GuestLayout, Platform, Zone};
+use memory_model::mmap::{Error, MmapRegion, NumaPolicy, Prefault};
+use memory_model::{GuestMemoryMmap, VolatileMemory};
 
 use super::kernel::{left_of, numa_map};
 use super::{BACKINGS, has_kernel, page, raw, start};
 
-/// The nodes that have memory; says so if the kernel does not know nodes.
+/// The nodes that have memory which this process may use; says so if the kernel does not know nodes.
 fn nodes() -> Option<Vec<u32>> {
     let list = fs::read_to_string("/sys/devices/system/node/has_memory").ok().filter(|_| has_kernel());
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Mems_allowed_list:"));
+    let list = list.zip(allowed);
     let probe = MmapRegion::new(page()).unwrap();
     let list = list.filter(|_| raw::policy(probe.as_volatile_slice().as_ptr()).is_ok());
     if list.is_none() {
         memory_model_test_support::skip!("no NUMA support");
     }
+    let (with_memory, allowed) = list?;
+    let allowed = numbers(allowed);
+    Some(numbers(&with_memory).into_iter().filter(|node| allowed.contains(node)).collect())
+}
+
+/// The numbers in a list of the kernel's, such as `0-2,5`.
+fn numbers(list: &str) -> Vec<u32> {
     let range = |range: &str| {
         let (from, to) = range.split_once('-').unwrap_or((range, range));
         from.parse::<u32>().unwrap()..=to.parse().unwrap()
     };
-    Some(list?.trim().split(',').flat_map(range).collect())
+    list.trim().split(',').flat_map(range).collect()
 }
 
 /// The policy of a mapping, by each of its ends.
@@ -93,20 +104,72 @@ fn the_policy_of_a_memfd_is_for_all_who_map_it() {
     assert_eq!(policy(&again), (MPOL_BIND, vec![nodes[0] as usize]));
 }
 
-#[test]
-fn a_node_that_the_host_has_not_is_refused_by_its_kernel() {
-    let Some(nodes) = nodes() else { return };
+/// Nodes that nobody can have memory of: some of those that Linux can count.
+fn absent(nodes: &[u32]) -> Vec<u32> {
     let absent = (0..1024).filter(|node| !nodes.contains(node)).collect::<Vec<u32>>();
-    for &node in [absent[0], absent[absent.len() / 2], 1023].iter().filter(|node| absent.contains(node)) {
-        let policies = [NumaPolicy::Bind(vec![node]), NumaPolicy::Preferred(node), NumaPolicy::Interleave(vec![node])];
-        for policy in policies {
-            let error = MmapRegion::builder(page()).memfd("making: node").numa(policy).build().unwrap_err();
-            let Error::Refused { step, size, source } = &error else { panic!("{error}") };
-            assert_eq!((*step, *size, source.raw_os_error()), (Step::Bind, page(), Some(libc::EINVAL)));
-            let message = error.to_string();
-            assert!(message.starts_with("setting the NUMA policy (mbind) of 0x"), "{message}");
-            assert!(message.contains("see /sys/devices/system/node/has_memory"), "{message}");
+    [absent[0], absent[absent.len() / 2], 1023].into_iter().filter(|node| absent.contains(node)).collect()
+}
+
+/// Each policy that has the second node, beside the first where it can.
+fn policies(present: u32, node: u32) -> [NumaPolicy; 7] {
+    [
+        NumaPolicy::Bind(vec![node]),
+        NumaPolicy::Bind(vec![present, node]),
+        NumaPolicy::Bind(vec![node, present, node]),
+        NumaPolicy::Preferred(node),
+        NumaPolicy::Interleave(vec![node]),
+        NumaPolicy::Interleave(vec![present, node]),
+        NumaPolicy::Interleave(vec![node, present]),
+    ]
+}
+
+fn assert_names(error: &Error, node: u32, policy: &NumaPolicy) {
+    assert!(matches!(error, Error::UnusableNode(found) if *found == node), "{policy:?}: {error}");
+    let message = error.to_string();
+    assert!(message.starts_with(&format!("NUMA node {node} does not exist")), "{message}");
+    assert!(message.contains("see /sys/devices/system/node/has_memory"), "{message}");
+}
+
+#[test]
+fn policy_with_an_absent_node_is_refused_and_the_error_names_it() {
+    let Some(nodes) = nodes() else { return };
+    for node in absent(&nodes) {
+        for policy in policies(nodes[0], node) {
+            for backing in BACKINGS {
+                let error = backing.builder(page()).numa(policy.clone()).build().unwrap_err();
+                assert_names(&error, node, &policy);
+            }
+            let builder = MmapRegion::builder(page()).memfd("making: node").numa(policy.clone());
+            assert_names(&builder.build().unwrap_err(), node, &policy);
         }
     }
     assert_eq!(left_of("making: node"), (0, 0));
+}
+
+#[test]
+fn zone_policy_with_an_absent_node_is_refused_and_the_error_names_it() {
+    let Some(nodes) = nodes() else { return };
+    let zones = ["low", "high"].map(|name| Zone::new(name, 1 << 20));
+    let [low, high] = zones;
+    let layout = GuestLayout::builder(Platform::X86_64).zone(low).zone(high).build().unwrap();
+    let node = absent(&nodes)[0];
+    for policy in policies(nodes[0], node) {
+        let every = GuestMemoryMmap::builder(&layout).every_zone(|zone| zone.numa(policy.clone()));
+        assert_names(&every.build().unwrap_err(), node, &policy);
+        let one = GuestMemoryMmap::builder(&layout)
+            .every_zone(|zone| zone.memfd("making: zone").numa(NumaPolicy::Bind(vec![nodes[0]])))
+            .zone("high", |zone| zone.memfd("making: zone").numa(policy.clone()));
+        assert_names(&one.build().unwrap_err(), node, &policy);
+    }
+    assert_eq!(left_of("making: zone"), (0, 0), "the first zone was unmapped");
+}
+
+#[test]
+fn refused_policy_leaves_a_files_policy_alone() {
+    let Some(nodes) = nodes() else { return };
+    let region = MmapRegion::builder(page()).memfd("making").numa(NumaPolicy::Bind(vec![nodes[0]])).build().unwrap();
+    let file = region.file_offset().unwrap().clone();
+    let wanted = NumaPolicy::Interleave(vec![nodes[0], absent(&nodes)[0]]);
+    MmapRegion::builder(page()).file(file).numa(wanted).build().unwrap_err();
+    assert_eq!(policy(&region), (MPOL_BIND, vec![nodes[0] as usize]));
 }
