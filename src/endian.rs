@@ -4,6 +4,10 @@
 //! compare and order by value, convert by `From` in both directions, and never by accident: there is no arithmetic, and
 //! no deref to the raw bits.
 //!
+//! In a comparison with a native integer, the value of fixed order stands on the left: `magic == 7`. A native integer does
+//! not compare with it, as such an impl would make `n > u32::MAX.into()` ambiguous in every crate of the program, whether
+//! it uses these types or not.
+//!
 //! ```
 //! use memory_model::{Be16, DataInit, Le32};
 //!
@@ -61,13 +65,6 @@ macro_rules! endian_type {
             }
         }
 
-        impl PartialEq<$T> for $native {
-            #[inline]
-            fn eq(&self, other: &$T) -> bool {
-                *self == other.to_native()
-            }
-        }
-
         impl PartialOrd for $T {
             #[inline]
             fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -86,13 +83,6 @@ macro_rules! endian_type {
             #[inline]
             fn partial_cmp(&self, other: &$native) -> Option<Ordering> {
                 Some(self.to_native().cmp(other))
-            }
-        }
-
-        impl PartialOrd<$T> for $native {
-            #[inline]
-            fn partial_cmp(&self, other: &$T) -> Option<Ordering> {
-                Some(self.cmp(&other.to_native()))
             }
         }
 

@@ -148,7 +148,9 @@ fn values_are_no_more_than_their_bytes() {
     macro_rules! endian {
         ($($T:ty = $Native:ty),*) => {$(
             all_have!([From<$Native> + PartialEq<$Native> + Ord + Default + std::hash::Hash] $T);
-            all_have!([From<$T> + PartialEq<$T>] $Native);
+            all_have!([From<$T>] $Native);
+            none_has!([PartialEq<$T>] $Native);
+            none_has!([PartialOrd<$T>] $Native);
             none_has!([Deref] $T);
             assert_eq!(size_of::<$T>(), size_of::<$Native>());
         )*};

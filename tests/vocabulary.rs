@@ -100,14 +100,13 @@ fn integer<T, N>(value: N, bytes: &[u8], smaller: N)
 where
     T: From<N> + PartialEq<N> + PartialOrd<N> + Ord + std::hash::Hash + Default + AtomicAccess,
     T: std::fmt::Display + std::fmt::Debug,
-    N: From<T> + Eq + PartialEq<T> + PartialOrd<T> + Copy + std::fmt::Display + std::fmt::Debug + Default,
+    N: From<T> + Eq + Copy + std::fmt::Display + std::fmt::Debug + Default,
 {
     let fixed = T::from(value);
     assert_eq!(fixed.as_slice(), bytes);
     assert_eq!(N::from(fixed), value);
-    assert_eq!((fixed == value, value == fixed), (true, true));
-    assert_eq!((fixed == smaller, smaller == fixed), (false, false));
-    assert_eq!((fixed > smaller, smaller < fixed), (true, true));
+    assert_eq!((fixed == value, fixed == smaller), (true, false));
+    assert_eq!((fixed > smaller, fixed < value), (true, false));
     assert_eq!(Ord::cmp(&fixed, &T::from(smaller)), std::cmp::Ordering::Greater);
     assert_eq!(fixed.to_string(), value.to_string());
     assert!(format!("{fixed:?}").ends_with(&format!("({value:?})")));
