@@ -48,7 +48,10 @@ impl NumaPolicy {
             return Err(Error::Node(node));
         }
         // A page that is never touched, as a policy of a file's would remain.
-        let page = MmapRegion::builder(1).fault_recovery(false).build()?;
+        let page = MmapRegion::builder(1);
+        #[cfg(feature = "fault-recovery")]
+        let page = page.fault_recovery(false);
+        let page = page.build()?;
         let refused = |source| Error::Refused { step: Step::Bind, size, source };
         self.nodes().iter().try_for_each(|&node| match Self::Bind(vec![node]).apply(page.start, page.size) {
             // The kernel drops what it cannot use from a set of nodes, and refuses a set of none.
