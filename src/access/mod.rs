@@ -13,7 +13,6 @@
 #![expect(unsafe_code, reason = "loads and stores through raw pointers to shared memory are this module's purpose")]
 
 use core::mem::{MaybeUninit, transmute_copy};
-use core::ops::BitOr;
 use core::sync::atomic::Ordering;
 
 use crate::DataInit;
@@ -121,7 +120,7 @@ pub(crate) trait Plain: Copy {
 /// # Safety
 ///
 /// Implemented for `u8`, `u16`, `u32` and `u64` by the engine, and for nothing else: any bits are valid.
-pub unsafe trait Unit: Copy + BitOr<Output = Self> {
+pub unsafe trait Unit: Copy {
     /// Loads in one access. An order that is none for loads acts as `SeqCst`.
     ///
     /// # Safety
@@ -159,17 +158,18 @@ pub unsafe trait Unit: Copy + BitOr<Output = Self> {
     ///
     /// As for `store`.
     #[doc(hidden)]
-    #[inline]
-    unsafe fn fetch_or(dst: *mut Self, bits: Self, order: Ordering) -> Result<Self, Fault> {
+    unsafe fn fetch_or(dst: *mut Self, bits: Self, order: Ordering) -> Result<Self, Fault>;
+
+    /// As `fetch_or`, for those who do not need what was there: one instruction where the CPU has one for this only.
+    ///
+    /// # Safety
+    ///
+    /// As for `store`.
+    #[doc(hidden)]
+    #[inline(always)]
+    unsafe fn set_bits(dst: *mut Self, bits: Self, order: Ordering) -> Result<(), Fault> {
         // SAFETY: the caller's promise.
-        let mut held = unsafe { Self::load(dst, Ordering::Relaxed) }?;
-        loop {
-            // SAFETY: the caller's promise.
-            match unsafe { Self::compare_exchange(dst, held, held | bits, order, Ordering::Relaxed) }? {
-                Ok(held) => return Ok(held),
-                Err(now) => held = now,
-            }
-        }
+        unsafe { Self::fetch_or(dst, bits, order) }.map(drop)
     }
 }
 
@@ -389,9 +389,9 @@ pub(crate) unsafe fn probe(start: *const u8, len: usize, access: Probe) -> Resul
         let at = start.wrapping_add(offset);
         let probed = match access {
             // SAFETY: the caller's promise, as the offset is below `len`.
-            Probe::Read => unsafe { u8::load(at, Ordering::Relaxed) },
+            Probe::Read => unsafe { u8::load(at, Ordering::Relaxed) }.map(drop),
             // SAFETY: as above.
-            Probe::Write => unsafe { u8::fetch_or(at.cast_mut(), 0, Ordering::Relaxed) },
+            Probe::Write => unsafe { u8::set_bits(at.cast_mut(), 0, Ordering::Relaxed) },
         };
         probed.map_err(|fault| Fault::new(fault.addr, start))?;
     }

@@ -81,6 +81,12 @@ macro_rules! units {
                 let target = unsafe { $Atomic::from_ptr(dst) };
                 Ok(target.compare_exchange(current, new, success, load_order(failure)))
             }
+
+            #[inline]
+            unsafe fn fetch_or(dst: *mut Self, bits: Self, order: Ordering) -> Result<Self, Fault> {
+                // SAFETY: as in `store`.
+                Ok(unsafe { $Atomic::from_ptr(dst) }.fetch_or(bits, order))
+            }
         }
     )*};
 }

@@ -1,5 +1,6 @@
 //! Every length and alignment of every operation, against the same on a plain array.
 
+use core::ops::BitOr;
 use std::vec;
 use std::vec::Vec;
 
@@ -195,7 +196,7 @@ fn an_exchange_stores_if_all_bits_are_equal_and_answers_what_was_there() {
 
 #[test]
 fn fetch_or_sets_bits_and_answers_what_was_there() {
-    fn check<U: Unit + PartialEq + core::fmt::Debug>([first, second, third]: [U; 3]) {
+    fn check<U: Unit + BitOr<Output = U> + PartialEq + core::fmt::Debug>([first, second, third]: [U; 3]) {
         for order in ORDERS {
             let mut units = [third, first, third];
             let place = (&raw mut units).cast::<U>().wrapping_add(1);
@@ -205,6 +206,56 @@ fn fetch_or_sets_bits_and_answers_what_was_there() {
         }
     }
     for_units!(check);
+}
+
+#[test]
+fn set_bits_sets_bits_and_no_others() {
+    fn check<U: Unit + BitOr<Output = U> + PartialEq + core::fmt::Debug>([first, second, third]: [U; 3]) {
+        for order in ORDERS {
+            let mut units = [third, first, third];
+            let place = (&raw mut units).cast::<U>().wrapping_add(1);
+            // SAFETY: an aligned unit of our own.
+            assert_eq!(unsafe { U::set_bits(place, second, order) }, Ok(()));
+            assert_eq!(units, [third, first | second, third]);
+        }
+    }
+    for_units!(check);
+}
+
+/// The first instruction of a function of ours that has an entry in the recovery table is a `lock or`: no loop, which
+/// begins with a load.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", feature = "fault-recovery", not(miri)))]
+#[test]
+fn set_bits_is_one_instruction() {
+    #[inline(never)]
+    fn set<U: Unit>(place: &mut U, bits: U) -> bool {
+        // SAFETY: an aligned unit of our own.
+        unsafe { U::set_bits(place, bits, Ordering::Release) }.is_ok()
+    }
+    fn check<U: Unit>(mut place: U, bits: U, opcodes: &[&[u8]]) {
+        let function = set::<U> as fn(&mut U, U) -> bool;
+        assert!(core::hint::black_box(function)(&mut place, bits));
+        let (mut entry, end) = arch::table();
+        let mut first = usize::MAX;
+        while entry < end {
+            // SAFETY: between the bounds of the table.
+            let start = entry.addr().wrapping_add_signed(unsafe { (*entry).start } as isize);
+            if start >= function as usize {
+                first = first.min(start);
+            }
+            entry = entry.wrapping_add(1);
+        }
+        assert!(first - function as usize <= 256, "an entry within the function");
+        let code = core::ptr::with_exposed_provenance::<[u8; 3]>(first);
+        // SAFETY: instructions of this program, which can be read.
+        let code = unsafe { code.read_unaligned() };
+        assert!(opcodes.iter().any(|opcode| code.starts_with(opcode)), "{code:02x?}");
+    }
+    // `lock`, a prefix for the size or registers, `or`.
+    check(1_u8, 2, &[&[0xf0, 0x08], &[0xf0, 0x40, 0x08], &[0xf0, 0x44, 0x08]]);
+    check(1_u16, 2, &[&[0xf0, 0x66, 0x09], &[0xf0, 0x66, 0x44], &[0x66, 0xf0, 0x09], &[0x66, 0xf0, 0x44]]);
+    check(1_u32, 2, &[&[0xf0, 0x09], &[0xf0, 0x44, 0x09]]);
+    check(1_u64, 2, &[&[0xf0, 0x48, 0x09], &[0xf0, 0x4c, 0x09]]);
 }
 
 #[test]

@@ -15,8 +15,12 @@ use crate::{DataInit, VolatileSlice};
 use crate::{ReadVolatile, WriteVolatile};
 
 impl VolatileSlice<'_> {
-    /// Sets the bits of `bits` in the value at `addr`, as one atomic access, and answers what it was: for logs of dirty
+    /// Sets the bits of `bits` in the value at `addr`, as one atomic access, and returns what it was: for logs of dirty
     /// pages that a peer process reads and clears.
+    ///
+    /// This is a loop on x86-64 (`lock cmpxchg`) and aarch64 (exclusive load and store), as neither has one instruction
+    /// for it that returns the value. Someone who keeps writing to the same place can delay it. Marks in a
+    /// [`LogBitmap`](crate::dirty::LogBitmap) need no value and are one instruction on x86-64 (`lock or`).
     ///
     /// # Errors
     ///
@@ -27,6 +31,13 @@ impl VolatileSlice<'_> {
             Ok(held) => Ok(T::from_unit(held)),
             Err(stop) => Err(atomic_stopped(*self, addr, size_of::<T>(), stop)),
         }
+    }
+
+    /// As [`fetch_or`](Self::fetch_or), without the value: one instruction on x86-64.
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn set_bits<T: AtomicAccess>(&self, bits: T, addr: usize, order: Ordering) -> Result<(), Error> {
+        self.try_set_bits(bits.to_unit(), addr, order).map_err(|stop| atomic_stopped(*self, addr, size_of::<T>(), stop))
     }
 }
 

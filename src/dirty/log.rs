@@ -76,12 +76,12 @@ impl LogBitmap {
             let in_byte = usize::try_from(page >> 3).unwrap_or(usize::MAX);
             let (bits, done) = if whole {
                 let to = last.min(page | 63);
-                (log.fetch_or(mask(page & 63, to & 63).to_le(), word, Ordering::Release).is_ok(), to)
+                (log.set_bits(mask(page & 63, to & 63).to_le(), word, Ordering::Release).is_ok(), to)
             } else {
                 let to = last.min(page | 7);
                 #[expect(clippy::cast_possible_truncation, reason = "bits 0 to 7")]
                 let bits = mask(page & 7, to & 7) as u8;
-                (log.fetch_or(bits, in_byte, Ordering::Release).is_ok(), to)
+                (log.set_bits(bits, in_byte, Ordering::Release).is_ok(), to)
             };
             if !bits {
                 self.dropped.fetch_add(last.saturating_sub(page).saturating_add(1), Ordering::Relaxed);

@@ -171,7 +171,8 @@ impl<'a> GuestSlice<'a> {
         self.slice.is_zero().map_err(|error| self.error(error))
     }
 
-    /// Sets the bits of `bits` in the value at `offset`, as one atomic access, and answers what it was.
+    /// Sets the bits of `bits` in the value at `offset`, as one atomic access, and returns what it was. A loop on x86-64
+    /// and aarch64: see [`VolatileSlice::fetch_or`](crate::VolatileSlice::fetch_or).
     ///
     /// # Errors
     ///

@@ -73,9 +73,9 @@ impl<'a> Span<'a> {
         let places = std::iter::once(0).chain((first..self.bytes.len()).step_by(self.page));
         for place in places {
             let touched = if self.write {
-                self.bytes.fetch_or(0_u8, place, Ordering::Relaxed)
+                self.bytes.set_bits(0_u8, place, Ordering::Relaxed)
             } else {
-                self.bytes.read_obj::<u8>(place)
+                self.bytes.read_obj::<u8>(place).map(drop)
             };
             touched.map_err(io::Error::other)?;
         }

@@ -113,6 +113,14 @@ impl VolatileSlice<'_> {
         unsafe { U::fetch_or(dst, bits, order) }.map_err(Stop::from)
     }
 
+    #[cfg(feature = "std")]
+    #[inline(always)]
+    pub(crate) fn try_set_bits<U: Unit>(&self, bits: U, offset: usize, order: Ordering) -> Result<(), Stop> {
+        let dst = self.unit_place::<U>(offset)?;
+        // SAFETY: as in `try_read`, and aligned.
+        unsafe { U::set_bits(dst, bits, order) }.map_err(Stop::from)
+    }
+
     #[inline(always)]
     pub(crate) fn try_compare_exchange<U: Unit>(
         &self,

@@ -8,6 +8,9 @@
 //! | `r11` | 0; after a fault the first bad address. The signal handler writes it, and goes on at the end of the run |
 //!
 //! Every x86-64 loads and stores misaligned, too, and loads with acquire and stores with release semantics in any case.
+//!
+//! Only `fetch_or` is a loop, as no instruction sets bits and returns all that was there. Someone who keeps writing to the
+//! same place can delay it. `set_bits` cannot be delayed.
 
 #[cfg(feature = "fault-recovery")]
 mod context;
@@ -120,7 +123,8 @@ plain! {
 }
 
 macro_rules! unit {
-    ($($U:ident, $width:literal, $Carrier:ty, $load:literal, $store:literal, $exchange:literal, $compare:literal;)*) => {$(
+    ($($U:ident, $width:literal, $Carrier:ty, $load:literal, $store:literal, $exchange:literal, $compare:literal,
+        $or:literal;)*) => {$(
         // SAFETY: one of the four that the trait names.
         unsafe impl Unit for $U {
             #[inline(always)]
@@ -173,17 +177,39 @@ macro_rules! unit {
                 let held: Self = from_carrier!($U, held);
                 Ok(if held == current { Ok(held) } else { Err(held) })
             }
+
+            #[inline]
+            unsafe fn fetch_or(dst: *mut Self, bits: Self, order: Ordering) -> Result<Self, Fault> {
+                // No instruction sets bits and returns all that was there.
+                // SAFETY: the caller's promise.
+                let mut held = unsafe { Self::load(dst, Ordering::Relaxed) }?;
+                loop {
+                    // SAFETY: the caller's promise.
+                    match unsafe { Self::compare_exchange(dst, held, held | bits, order, Ordering::Relaxed) }? {
+                        Ok(held) => return Ok(held),
+                        Err(now) => held = now,
+                    }
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn set_bits(dst: *mut Self, bits: Self, _order: Ordering) -> Result<(), Fault> {
+                let bits: $Carrier = to_carrier!($U, bits);
+                // SAFETY: as in `compare_exchange`.
+                let bad = unsafe { single!($width, $or, dst; bits = in(reg) bits, options(nostack)) };
+                if bad == 0 { Ok(()) } else { Err(Fault::new(bad, dst.cast())) }
+            }
         }
     )*};
 }
 
 unit! {
     u8, 1, u32, "movzx {value:e}, byte ptr [rdi]", "mov byte ptr [rdi], {value:l}", "xchg byte ptr [rdi], {value:l}",
-        "lock cmpxchg byte ptr [rdi], {new:l}";
+        "lock cmpxchg byte ptr [rdi], {new:l}", "lock or byte ptr [rdi], {bits:l}";
     u16, 2, u16, "movzx {value:e}, word ptr [rdi]", "mov word ptr [rdi], {value:x}", "xchg word ptr [rdi], {value:x}",
-        "lock cmpxchg word ptr [rdi], {new:x}";
+        "lock cmpxchg word ptr [rdi], {new:x}", "lock or word ptr [rdi], {bits:x}";
     u32, 4, u32, "mov {value:e}, dword ptr [rdi]", "mov dword ptr [rdi], {value:e}", "xchg dword ptr [rdi], {value:e}",
-        "lock cmpxchg dword ptr [rdi], {new:e}";
+        "lock cmpxchg dword ptr [rdi], {new:e}", "lock or dword ptr [rdi], {bits:e}";
     u64, 8, u64, "mov {value:r}, qword ptr [rdi]", "mov qword ptr [rdi], {value:r}", "xchg qword ptr [rdi], {value:r}",
-        "lock cmpxchg qword ptr [rdi], {new:r}";
+        "lock cmpxchg qword ptr [rdi], {new:r}", "lock or qword ptr [rdi], {bits:r}";
 }
