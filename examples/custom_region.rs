@@ -5,8 +5,9 @@
 //! ```
 //!
 //! The memory has RAM, and a block of registers whose reads and writes run code: a doorbell that counts, and a sink that
-//! sums what it is given. The virtio-blk device of the `disk` example, unchanged, finds its rings in RAM and copies sectors
-//! into RAM and into the sink alike; the driver rings the doorbell by writing to a guest address.
+//! sums what it is given. `forward_region!` makes one region type of the two. The virtio-blk device of the `disk` example,
+//! unchanged, finds its rings in RAM and copies sectors into RAM and into the sink alike. The driver rings the doorbell by
+//! writing to a guest address. A dirty log reports the pages of RAM that were written.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a program whose output is its purpose")]
@@ -17,14 +18,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memory_model::guest_memory::Error;
 use memory_model::{
-    AtomicAccess, Bytes, DataInit, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionCollection,
-    GuestRegionMmap, GuestSlice, GuestUsize, IoAddress, MemoryRegionAddress, MmapRegion, ReadVolatile, WriteVolatile,
+    Bytes, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionCollection, GuestRegionMmap, GuestUsize, IoAddress,
+    MemoryRegionAddress, MmapRegion, forward_region,
 };
 use memory_model_virtio::blk::{Block, BlockOptions, RequestHeader, S_OK, T_IN};
 use memory_model_virtio::{DriverQueue, Queue, QueueConfig, Segment};
 
 /// Registers at a guest address. What is read and written here is no memory: it is answered by code.
-struct Registers {
+pub(crate) struct Registers {
     start: GuestAddress,
     doorbell: AtomicU32,
     sum: AtomicU64,
@@ -40,7 +41,7 @@ impl Registers {
     const LEN: u64 = 0x2000;
 }
 
-/// The two methods that every region has. All others are provided in terms of them.
+/// The two methods that every region has. All others have defaults that call them.
 impl Bytes<MemoryRegionAddress> for Registers {
     type E = Error;
 
@@ -81,118 +82,36 @@ impl GuestMemoryRegion for Registers {
     fn start_addr(&self) -> GuestAddress {
         self.start
     }
+    /// The registers are no memory: a copy of the guest has none of their bytes.
+    fn is_untracked(&self) -> bool {
+        true
+    }
 }
 
-/// A region of this machine.
-enum Region {
+/// A region of this machine. Each access is that of the region inside, so RAM keeps its atomics, its kind and its dirty pages.
+pub(crate) enum Region {
     Ram(GuestRegionMmap),
     Registers(Registers),
 }
-
-/// The same expression for whichever kind `self` is.
-macro_rules! each {
-    ($self:ident, $region:ident => $call:expr) => {
-        match $self {
-            Region::Ram($region) => $call,
-            Region::Registers($region) => $call,
-        }
-    };
-}
-
-/// All methods, and not just the two, so that an access to RAM keeps its type, and has its atomics.
-impl Bytes<MemoryRegionAddress> for Region {
-    type E = Error;
-
-    fn write(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
-        each!(self, region => region.write(buf, addr))
-    }
-    fn read(&self, buf: &mut [u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
-        each!(self, region => region.read(buf, addr))
-    }
-    fn write_slice(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<(), Error> {
-        each!(self, region => region.write_slice(buf, addr))
-    }
-    fn read_slice(&self, buf: &mut [u8], addr: MemoryRegionAddress) -> Result<(), Error> {
-        each!(self, region => region.read_slice(buf, addr))
-    }
-    fn write_obj<T: DataInit>(&self, val: T, addr: MemoryRegionAddress) -> Result<(), Error> {
-        each!(self, region => region.write_obj(val, addr))
-    }
-    fn read_obj<T: DataInit>(&self, addr: MemoryRegionAddress) -> Result<T, Error> {
-        each!(self, region => region.read_obj(addr))
-    }
-    fn fill(&self, byte: u8, len: usize, addr: MemoryRegionAddress) -> Result<(), Error> {
-        each!(self, region => region.fill(byte, len, addr))
-    }
-    fn load<T: AtomicAccess>(&self, addr: MemoryRegionAddress, order: Ordering) -> Result<T, Error> {
-        each!(self, region => region.load(addr, order))
-    }
-    fn store<T: AtomicAccess>(&self, val: T, addr: MemoryRegionAddress, order: Ordering) -> Result<(), Error> {
-        each!(self, region => region.store(val, addr, order))
-    }
-    fn compare_exchange<T: AtomicAccess>(
-        &self,
-        current: T,
-        new: T,
-        addr: MemoryRegionAddress,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<Result<T, T>, Error> {
-        each!(self, region => region.compare_exchange(current, new, addr, success, failure))
-    }
-    fn write_from<S: ReadVolatile>(
-        &self,
-        addr: MemoryRegionAddress,
-        src: &mut S,
-        count: usize,
-    ) -> Result<usize, Error> {
-        each!(self, region => region.write_from(addr, src, count))
-    }
-    fn write_all_from<S: ReadVolatile>(
-        &self,
-        addr: MemoryRegionAddress,
-        src: &mut S,
-        count: usize,
-    ) -> Result<(), Error> {
-        each!(self, region => region.write_all_from(addr, src, count))
-    }
-    fn read_into<D: WriteVolatile>(
-        &self,
-        addr: MemoryRegionAddress,
-        dst: &mut D,
-        count: usize,
-    ) -> Result<usize, Error> {
-        each!(self, region => region.read_into(addr, dst, count))
-    }
-    fn read_all_into<D: WriteVolatile>(
-        &self,
-        addr: MemoryRegionAddress,
-        dst: &mut D,
-        count: usize,
-    ) -> Result<(), Error> {
-        each!(self, region => region.read_all_into(addr, dst, count))
+forward_region! {
+    impl for Region {
+        Self::Ram(region) => region,
+        Self::Registers(region) => region,
     }
 }
 
-impl GuestMemoryRegion for Region {
-    fn len(&self) -> GuestUsize {
-        each!(self, region => region.len())
-    }
-    fn start_addr(&self) -> GuestAddress {
-        each!(self, region => region.start_addr())
-    }
-    fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<GuestSlice<'_>, Error> {
-        each!(self, region => region.get_slice(offset, count))
-    }
+/// RAM from address 0 and the registers.
+pub(crate) fn memory(ram: usize) -> Result<GuestRegionCollection<Region>, Box<dyn StdError>> {
+    let ram = GuestRegionMmap::new(MmapRegion::new(ram)?, GuestAddress(0))?;
+    let registers = Registers { start: REGISTERS, doorbell: AtomicU32::new(0), sum: AtomicU64::new(0) };
+    Ok(GuestRegionCollection::from_regions(vec![Region::Ram(ram), Region::Registers(registers)])?)
 }
 
-const REGISTERS: GuestAddress = GuestAddress(0xd000_0000);
+/// The address of the registers.
+pub(crate) const REGISTERS: GuestAddress = GuestAddress(0xd000_0000);
 
 fn main() -> Result<(), Box<dyn StdError>> {
-    let mem = GuestRegionCollection::from_regions(vec![
-        Region::Ram(GuestRegionMmap::new(MmapRegion::new(1 << 20)?, GuestAddress(0))?),
-        Region::Registers(Registers { start: REGISTERS, doorbell: AtomicU32::new(0), sum: AtomicU64::new(0) }),
-    ])?;
+    let mem = memory(1 << 20)?;
 
     // A disk of 8 sectors, every byte of which is the number of its sector.
     let mut file = tempfile::tempfile()?;
@@ -200,6 +119,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     file.write_all(&sectors)?;
     let disk = Block::new(file, BlockOptions { read_only: true, ..BlockOptions::default() })?;
     let config = QueueConfig::contiguous(IoAddress(0x1000), 16)?;
+    let log = mem.start_tracking(4096)?;
     let (mut driver, mut queue) = (DriverQueue::new(&mem, config)?, Queue::new(config)?);
 
     // Sectors 2 and 3: the first half into RAM, the second into the sink.
@@ -226,6 +146,8 @@ fn main() -> Result<(), Box<dyn StdError>> {
         mem.read_obj::<u8>(GuestAddress(0x8010))?,
         &in_ram[..4]
     );
+    let dirty: Vec<_> = log.harvest().ranges().map(|range| range.start).collect();
+    println!("dirty ranges of RAM begin at {dirty:#x?}");
     if mem.read_obj::<u8>(GuestAddress(0x8010))? != S_OK || in_ram != [2; 512] || sum != 3 * 512 || rings != Some(1) {
         return Err("the device did not do what was asked of it".into());
     }

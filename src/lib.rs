@@ -117,7 +117,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! And memory of your own is a region with two methods: here a register that counts how often it was read.
+//! And memory of your own is a region with two methods: here a register that counts how often it was read. [`forward_region!`]
+//! puts such a region into one memory with RAM.
 //!
 //! ```
 //! use std::sync::atomic::{AtomicU8, Ordering};

@@ -603,6 +603,37 @@ mod spies {
         }
     }
 
+    /// A region of two kinds, of which one is in a box.
+    enum Either {
+        First(Region),
+        Second(Box<Region>),
+    }
+    memory_model::forward_region! {
+        impl for Either {
+            Self::First(region) => region,
+            Self::Second(region) => &**region,
+        }
+    }
+
+    #[test]
+    fn forward_region_forwards_every_access() {
+        let region = |fails| Region { log: Log::default(), fails };
+        for fails in [false, true] {
+            for either in [Either::First(region(fails)), Either::Second(Box::new(region(fails)))] {
+                let inside = match &either {
+                    Either::First(region) => region,
+                    Either::Second(region) => region,
+                };
+                compare(&either, inside, MemoryRegionAddress(0x20));
+                assert_eq!((either.len(), either.start_addr()), (0x100, GuestAddress(0x1000)));
+                assert!(either.get_slice(MemoryRegionAddress(1), 2).is_err());
+                assert!(either.get_host_address(MemoryRegionAddress(3)).is_err());
+                let calls: Vec<_> = inside.log.take().into_iter().map(|(method, _)| method).collect();
+                assert_eq!(calls, ["get_slice", "get_host_address"]);
+            }
+        }
+    }
+
     /// A memory of one region that notes which of its own methods are called.
     struct Alone {
         region: Region,

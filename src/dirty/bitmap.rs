@@ -35,7 +35,7 @@ pub struct DirtyBitmap {
     summary_len: usize,
 }
 
-/// Why a bitmap cannot be made.
+/// Why a bitmap cannot be made, or a memory not be tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -45,6 +45,26 @@ pub enum Error {
     /// There is not as much memory, or the host cannot address it.
     #[error("the {0:#x} bytes of a dirty bitmap are not to be had: choose larger pages")]
     OutOfMemory(u64),
+    /// A region has no tracker, and does not say that it needs none.
+    #[error(
+        "the region {:#x}..={:#x} has no tracker, so its dirty pages would be lost: return one from \
+         `GuestMemoryRegion::tracker`, or true from `is_untracked` if there is nothing to copy",
+        region.0, region.1
+    )]
+    NoTracker {
+        /// First and last address of the region.
+        region: (u64, u64),
+    },
+    /// The slices of a region do not mark in the tracker that the region returns.
+    #[error(
+        "the slices of the region {:#x}..={:#x} do not mark in its tracker, so dirty pages would be lost: give \
+         `GuestSlice::new` the same one",
+        region.0, region.1
+    )]
+    OtherTracker {
+        /// First and last address of the region.
+        region: (u64, u64),
+    },
 }
 
 /// The bits of a word, as a power of two.

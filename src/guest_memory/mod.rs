@@ -26,6 +26,7 @@ mod copy;
 mod error;
 #[cfg(feature = "std")]
 mod file_offset;
+mod forward;
 mod generation;
 #[cfg(feature = "alloc")]
 mod index;

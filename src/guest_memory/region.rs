@@ -13,6 +13,10 @@ use crate::{Address, Bytes};
 /// host memory behind it. A region begins with a `start_addr` and a `len` that never change, is not empty, and ends at
 /// or below address 2^64 - 1. A request that begins past its end is [`Error::OutOfBounds`].
 ///
+/// A region of which pages may be tracked gives [`tracker`](Self::tracker), too; one that is no memory gives
+/// [`is_untracked`](Self::is_untracked). An `enum` of regions, or a wrapper around one, forwards all methods by
+/// [`forward_region!`](crate::forward_region).
+///
 /// [`get_slice`]: Self::get_slice
 pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
     /// The length in bytes.
@@ -26,10 +30,21 @@ pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
         RegionKind::Device
     }
 
-    /// The switch for dirty tracking, which all of its writes ask; `None` if there is none, as is provided: then its writes
-    /// are not tracked.
+    /// Returns the switch for dirty tracking of this region. All writes mark through it, those of the [slices](Self::get_slice)
+    /// too. The default is `None`: tracking of a memory with such a region is an error, unless the region is
+    /// [untracked](Self::is_untracked).
     fn tracker(&self) -> Option<&Tracker> {
         None
+    }
+
+    /// Declares that no write to this region has to be tracked, so that it needs no [`tracker`](Self::tracker). The default is
+    /// `false`.
+    ///
+    /// To be returned as `true` where there are no bytes that a copy of the guest's memory has to have: the registers of a
+    /// device, whose state the device saves by itself. Not decided by [`kind`](Self::kind), which has a default: memory of a
+    /// device, such as a frame buffer, is copied, and its writes are tracked.
+    fn is_untracked(&self) -> bool {
+        false
     }
 
     /// Whether there is no byte in it, which no region of a memory is.

@@ -2,8 +2,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::ptr;
 
-use super::{GuestMemory, GuestMemoryRegion, GuestRegionCollection};
+use super::{GuestMemory, GuestMemoryRegion, GuestRegionCollection, MemoryRegionAddress};
 use crate::dirty::{self, DirtyBitmap, DirtyRange, Harvest, LogBitmap, Sink, Tracker};
 use crate::{GuestAddress, GuestUsize};
 
@@ -22,20 +23,38 @@ pub struct DirtyLog<R: GuestMemoryRegion> {
 
 struct Tracked<R> {
     region: Arc<R>,
+    /// The region's first address.
+    start: GuestAddress,
     /// What the tracker has given away for others' harvests, what was put back, and what was merged.
     bitmap: Arc<DirtyBitmap>,
 }
 
 impl<R: GuestMemoryRegion> Tracked<R> {
     fn new(region: &Arc<R>) -> Result<Self, dirty::Error> {
-        Ok(Self { region: Arc::clone(region), bitmap: Arc::new(DirtyBitmap::new(region.len(), SMALLEST_PAGE)?) })
+        let bitmap = Arc::new(DirtyBitmap::new(region.len(), SMALLEST_PAGE)?);
+        Ok(Self { region: Arc::clone(region), start: region.start_addr(), bitmap })
+    }
+}
+
+/// Returns the tracker of a region; `None` if the region declares itself untracked.
+fn tracker_of<R: GuestMemoryRegion>(region: &R) -> Result<Option<&Tracker>, dirty::Error> {
+    let ends = (region.start_addr().0, region.last_addr().0);
+    let Some(tracker) = region.tracker() else {
+        return if region.is_untracked() { Ok(None) } else { Err(dirty::Error::NoTracker { region: ends }) };
+    };
+    // Without host memory there are no slices, and the region's own methods mark.
+    match region.get_slice(MemoryRegionAddress(0), 1) {
+        Ok(slice) if !slice.tracker().is_some_and(|other| ptr::eq(tracker, other)) => {
+            Err(dirty::Error::OtherTracker { region: ends })
+        }
+        _ => Ok(Some(tracker)),
     }
 }
 
 impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
     /// Marks from now on the pages that are written, of `page_size` bytes, a power of two of at least 4096, counted from each
-    /// region's start: in all regions that have a [`tracker`](GuestMemoryRegion::tracker). Through this memory, and through
-    /// whatever else has its regions: clones, slices that were made before.
+    /// region's start: in all regions but those that are [untracked](GuestMemoryRegion::is_untracked). Through this memory, and
+    /// through whatever else has its regions: clones, slices that were made before.
     ///
     /// When it returns, every write is marked whose data was not there before.
     ///
@@ -55,32 +74,44 @@ impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
     ///
     /// # Errors
     ///
-    /// [`dirty::Error`]: nothing is tracked then.
+    /// [`dirty::Error`]: nothing is tracked then. [`NoTracker`](dirty::Error::NoTracker) names a region that has no tracker and
+    /// does not say that it needs none; [`OtherTracker`](dirty::Error::OtherTracker) one whose slices mark elsewhere.
     pub fn start_tracking(&self, page_size: GuestUsize) -> Result<DirtyLog<R>, dirty::Error> {
         DirtyLog::new(self.arc_regions(), page_size)
     }
 
-    /// Marks writes also in a bitmap that another process harvests, by guest address, in all regions that have a
-    /// [`tracker`](GuestMemoryRegion::tracker): see [`Tracker::attach`].
-    pub fn attach(&self, log: &Arc<LogBitmap>) {
-        Tracker::attach_all(self.trackers().map(|tracker| (tracker, Sink::Log(Arc::clone(log)))));
+    /// Marks writes also in a bitmap that another process harvests, by guest address, in the regions that
+    /// [`start_tracking`](Self::start_tracking) tracks: see [`Tracker::attach`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`start_tracking`](Self::start_tracking), of a region's tracker: the bitmap is attached to none then.
+    pub fn attach(&self, log: &Arc<LogBitmap>) -> Result<(), dirty::Error> {
+        let trackers = self.trackers()?;
+        Tracker::attach_all(trackers.into_iter().map(|tracker| (tracker, Sink::Log(Arc::clone(log)))));
+        Ok(())
     }
 
     /// Marks no more writes in a bitmap that another process harvests. When it returns, nobody touches it on account of
     /// this memory.
     pub fn detach(&self, log: &Arc<LogBitmap>) {
         let sink = Sink::Log(Arc::clone(log));
-        Tracker::detach_all(self.trackers().map(|tracker| (tracker, &sink)));
+        Tracker::detach_all(self.regions().filter_map(|region| Some((region.tracker()?, &sink))));
     }
 
     /// Marks writes in one bitmap that another process harvests instead of another, each write in at least one of them.
-    pub fn replace(&self, old: &Arc<LogBitmap>, new: &Arc<LogBitmap>) {
-        let old = Sink::Log(Arc::clone(old));
-        Tracker::replace_all(self.trackers().map(|tracker| (tracker, &old, Sink::Log(Arc::clone(new)))));
+    ///
+    /// # Errors
+    ///
+    /// As for [`attach`](Self::attach): nothing is replaced then.
+    pub fn replace(&self, old: &Arc<LogBitmap>, new: &Arc<LogBitmap>) -> Result<(), dirty::Error> {
+        let (trackers, old) = (self.trackers()?, Sink::Log(Arc::clone(old)));
+        Tracker::replace_all(trackers.into_iter().map(|tracker| (tracker, &old, Sink::Log(Arc::clone(new)))));
+        Ok(())
     }
 
-    fn trackers(&self) -> impl Iterator<Item = &Tracker> {
-        self.regions().filter_map(GuestMemoryRegion::tracker)
+    fn trackers(&self) -> Result<Vec<&Tracker>, dirty::Error> {
+        self.regions().filter_map(|region| tracker_of(region).transpose()).collect()
     }
 }
 
@@ -89,7 +120,7 @@ impl<R: GuestMemoryRegion> DirtyLog<R> {
     ///
     /// # Errors
     ///
-    /// [`dirty::Error`]: nothing is tracked then.
+    /// As there: nothing is tracked then.
     pub fn new<'a>(regions: impl IntoIterator<Item = &'a Arc<R>>, page_size: GuestUsize) -> Result<Self, dirty::Error>
     where
         R: 'a,
@@ -132,39 +163,43 @@ impl<R: GuestMemoryRegion> DirtyLog<R> {
     ///
     /// # Errors
     ///
-    /// [`dirty::Error`]: nothing has changed then.
+    /// As for [`start_tracking`](GuestRegionCollection::start_tracking): nothing has changed then.
     pub fn follow(&mut self, memory: &GuestRegionCollection<R>) -> Result<(), dirty::Error> {
         self.track(&memory.arc_regions().iter().collect::<Vec<_>>())
     }
 
     /// Tracks these regions, and no others.
     fn track(&mut self, regions: &[&Arc<R>]) -> Result<(), dirty::Error> {
-        let wanted = || regions.iter().copied().filter(|region| region.tracker().is_some());
-        let is_new = |region: &&Arc<R>| !self.regions.iter().any(|known| Arc::ptr_eq(&known.region, region));
-        let new: Vec<_> = wanted().filter(is_new).map(|region| Tracked::new(region)).collect();
-        let new = new.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let wanted = regions.iter().copied().filter_map(|region| match tracker_of(&**region) {
+            Ok(tracker) => tracker.map(|_| Ok(region)),
+            Err(error) => Some(Err(error)),
+        });
+        let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
+        let is_new = |region: &&&Arc<R>| !self.regions.iter().any(|known| Arc::ptr_eq(&known.region, region));
+        let new = wanted.iter().filter(is_new).map(|region| Tracked::new(region));
+        let new = new.collect::<Result<Vec<_>, _>>()?;
         Tracker::start_logs(new.iter().filter_map(|this| Some((this.region.tracker()?, Arc::clone(&this.bitmap)))))?;
-        let is_wanted = |known: &Tracked<R>| wanted().any(|region| Arc::ptr_eq(&known.region, region));
+        let is_wanted = |known: &Tracked<R>| wanted.iter().any(|region| Arc::ptr_eq(&known.region, region));
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.regions).into_iter().partition(is_wanted);
         stop(&gone);
         self.regions = kept;
         self.regions.extend(new);
-        self.regions.sort_by_key(|tracked| tracked.region.start_addr());
+        self.regions.sort_by_key(|tracked| tracked.start);
         Ok(())
     }
 
     /// The bitmaps, by ascending address, and the guest address that the first bit of each stands for: to merge into them
     /// what a hypervisor knows ([`DirtyBitmap::merge`]).
     pub fn bitmaps(&self) -> impl Iterator<Item = (GuestAddress, &DirtyBitmap)> {
-        self.regions.iter().map(|tracked| (tracked.region.start_addr(), &*tracked.bitmap))
+        self.regions.iter().map(|tracked| (tracked.start, &*tracked.bitmap))
     }
 
     /// Takes what is dirty in all regions, and leaves it clean: see [`DirtyBitmap::harvest`].
     #[must_use = "what was taken is put back at once"]
     pub fn harvest(&self) -> MemoryHarvest<'_> {
-        let starts = self.regions.iter().map(|tracked| tracked.region.start_addr());
-        let logs = self.regions.iter().filter_map(|this| Some((this.region.tracker()?, &this.bitmap)));
-        let parts = starts.zip(Harvest::of_logs(logs)).collect();
+        let tracked = self.regions.iter().filter_map(|this| Some((this.start, (this.region.tracker()?, &this.bitmap))));
+        let (starts, logs): (Vec<_>, Vec<_>) = tracked.unzip();
+        let parts = starts.into_iter().zip(Harvest::of_logs(logs.into_iter())).collect();
         MemoryHarvest { page_size: self.page_size, parts }
     }
 

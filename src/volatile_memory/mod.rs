@@ -90,4 +90,16 @@ unsafe impl<M: VolatileMemory + ?Sized> VolatileMemory for &M {
     fn get_slice(&self, offset: usize, count: usize) -> Result<VolatileSlice<'_>, Error> {
         (**self).get_slice(offset, count)
     }
+    fn is_empty(&self) -> bool {
+        (**self).is_empty()
+    }
+    fn as_volatile_slice(&self) -> VolatileSlice<'_> {
+        (**self).as_volatile_slice()
+    }
+    fn get_ref<T: DataInit>(&self, offset: usize) -> Result<VolatileRef<'_, T>, Error> {
+        (**self).get_ref(offset)
+    }
+    fn get_array_ref<T: DataInit>(&self, offset: usize, count: usize) -> Result<VolatileArrayRef<'_, T>, Error> {
+        (**self).get_array_ref(offset, count)
+    }
 }

@@ -131,6 +131,7 @@ const READS: &[(&str, &[&str])] = &[
             "get_host_address",
             "get_slice",
             "is_empty",
+            "is_untracked",
             "kind",
             "last_addr",
             "len",

@@ -1,14 +1,17 @@
 //! Regions that others provide: with a tracker of their own, and with none.
 
-use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
-use memory_model::dirty::{DirtyRange, LogBitmap, Tracker};
-use memory_model::guest_memory::Error;
+use memory_model::atomic::MapError;
+use memory_model::buffers::{GuestBuffers, PinnedSlice};
+use memory_model::dirty::{self, DirtyRange, LogBitmap, Tracker};
+use memory_model::guest_memory::{DirtyLog, Error};
+use memory_model::io_memory::Access;
 use memory_model::{
-    Bytes, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionCollection, GuestSlice, GuestUsize,
-    MemoryRegionAddress, MmapRegion, VolatileMemory, VolatileSlice,
+    Bytes, GuestAddress, GuestMemory, GuestMemoryAtomic, GuestMemoryRegion, GuestRegionCollection, GuestSlice,
+    GuestUsize, MemoryRegionAddress, MmapRegion, RegionKind, VolatileMemory, VolatileSlice,
 };
-use std::sync::Arc;
 
 use crate::ground::{Bits, range};
 
@@ -57,6 +60,10 @@ impl GuestMemoryRegion for Locked {
 
     fn tracker(&self) -> Option<&Tracker> {
         self.tracker.as_ref()
+    }
+
+    fn is_untracked(&self) -> bool {
+        self.tracker.is_none()
     }
 }
 
@@ -118,7 +125,7 @@ fn memory() -> GuestRegionCollection<Locked> {
 }
 
 #[test]
-fn only_regions_with_a_tracker_are_tracked() {
+fn regions_that_are_declared_untracked_are_not_tracked() {
     let mem = memory();
     let log = mem.start_tracking(0x1000).unwrap();
     let bits = Bits::new(&mem, 0x1000);
@@ -154,7 +161,7 @@ fn shared_bitmaps_and_writes_to_the_region_itself() {
     let memory = Arc::new(MmapRegion::new(2).unwrap());
     let log = Arc::new(LogBitmap::new(Arc::clone(&memory)));
     let byte = |at| memory.as_volatile_slice().read_obj::<u8>(at).unwrap();
-    mem.attach(&log);
+    mem.attach(&log).unwrap();
     mem.fill(1, 0x4000, GuestAddress(0x1000)).unwrap();
     assert_eq!((byte(0), byte(1)), (0b0001_1010, 0));
     mem.find_region(GuestAddress(0x8000)).unwrap().write_obj(1_u8, MemoryRegionAddress(0xfff)).unwrap();
@@ -240,5 +247,160 @@ fn a_tracker_of_two_regions() {
         drop(harvest);
         log.harvest().commit();
         assert!(log.harvest().is_empty());
+    }
+}
+
+/// The memory of the example `custom_region`, used for more than its own purpose.
+#[path = "../../examples/custom_region.rs"]
+#[expect(dead_code, reason = "its program and its device's inside")]
+mod example;
+
+#[test]
+fn ram_beside_registers_is_ram_and_reports_its_dirty_pages() {
+    let mem = example::memory(0x10_0000).unwrap();
+    let kinds: Vec<_> = mem.regions().map(GuestMemoryRegion::kind).collect();
+    assert_eq!(kinds, [RegionKind::Ram, RegionKind::Device]);
+    let slice = mem.get_slice(GuestAddress(0x7000), 8).unwrap();
+    let mut log = mem.start_tracking(0x1000).unwrap();
+    let shared = Arc::new(MmapRegion::new(32).unwrap());
+    let shared_log = Arc::new(LogBitmap::new(Arc::clone(&shared)));
+    mem.attach(&shared_log).unwrap();
+    let harvest = |log: &DirtyLog<_>| {
+        let harvest = log.harvest();
+        let ranges: Vec<_> = harvest.ranges().collect();
+        harvest.commit();
+        ranges
+    };
+    mem.write_obj(1_u64, GuestAddress(0x1ffc)).unwrap();
+    mem.store(1_u32, GuestAddress(0x5000), Ordering::Release).unwrap();
+    slice.write_obj(1_u8, 0).unwrap();
+    mem.write_obj(1_u32, example::REGISTERS).unwrap();
+    assert_eq!(harvest(&log), [range(0x1000, 0x2000), range(0x5000, 0x1000), range(0x7000, 0x1000)]);
+    assert_eq!(shared.as_volatile_slice().read_obj::<u8>(0).unwrap(), 0b1010_0110);
+    // It is one memory for buffers, too.
+    let mut buffers = GuestBuffers::physical(&mem, [(GuestAddress(0x9000), 0x10)], Access::Write).unwrap();
+    assert_eq!(buffers.as_iovecs().len(), 1);
+    buffers.complete(0x10).unwrap();
+    let pinned = PinnedSlice::physical(&mem, GuestAddress(0xb000), 8, Access::ReadWrite).unwrap();
+    pinned.write_obj(1_u64, 0).unwrap();
+    assert_eq!(harvest(&log), [range(0x9000, 0x1000), range(0xb000, 0x1000)]);
+    let register = GuestBuffers::physical(&mem, [(example::REGISTERS, 8)], Access::Write);
+    assert!(matches!(register, Err(Error::NoHostMemory(example::REGISTERS))));
+    mem.replace(&shared_log, &Arc::new(LogBitmap::new(shared))).unwrap();
+    log.follow(&mem).unwrap();
+}
+
+/// A region of four methods of its own.
+struct Minimal(GuestAddress);
+
+impl Bytes<MemoryRegionAddress> for Minimal {
+    type E = Error;
+    fn write(&self, buf: &[u8], _: MemoryRegionAddress) -> Result<usize, Error> {
+        Ok(buf.len())
+    }
+    fn read(&self, buf: &mut [u8], _: MemoryRegionAddress) -> Result<usize, Error> {
+        Ok(buf.len())
+    }
+}
+
+impl GuestMemoryRegion for Minimal {
+    fn len(&self) -> GuestUsize {
+        0x1000
+    }
+    fn start_addr(&self) -> GuestAddress {
+        self.0
+    }
+}
+
+/// Either a region that is tracked, or one that was forgotten, or one that hands out slices of another tracker.
+enum Any {
+    Ram(Ram),
+    Minimal(Minimal),
+    /// Its own tracker is not that of its slices.
+    Torn(Ram, Tracker),
+}
+
+impl Any {
+    fn ram(&self) -> &Ram {
+        match self {
+            Self::Ram(ram) | Self::Torn(ram, _) => ram,
+            Self::Minimal(_) => panic!("it has no memory"),
+        }
+    }
+}
+
+impl Bytes<MemoryRegionAddress> for Any {
+    type E = Error;
+    fn write(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+        self.ram().write(buf, addr)
+    }
+    fn read(&self, buf: &mut [u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+        self.ram().read(buf, addr)
+    }
+}
+
+impl GuestMemoryRegion for Any {
+    fn len(&self) -> GuestUsize {
+        0x1000
+    }
+    fn start_addr(&self) -> GuestAddress {
+        match self {
+            Self::Ram(ram) | Self::Torn(ram, _) => ram.start,
+            Self::Minimal(minimal) => minimal.0,
+        }
+    }
+    fn tracker(&self) -> Option<&Tracker> {
+        match self {
+            Self::Ram(ram) => Some(&ram.tracker),
+            Self::Minimal(_) => None,
+            Self::Torn(_, tracker) => Some(tracker),
+        }
+    }
+    fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<GuestSlice<'_>, Error> {
+        match self {
+            Self::Ram(ram) | Self::Torn(ram, _) => ram.get_slice(offset, count),
+            Self::Minimal(minimal) => minimal.get_slice(offset, count),
+        }
+    }
+}
+
+#[test]
+fn tracking_names_a_region_without_a_tracker() {
+    let ram = GuestRegionCollection::from_regions(vec![Any::Ram(Ram::new(0x1000, 0x1000))]).unwrap();
+    let minimal = Any::Minimal(Minimal(GuestAddress(0x8000)));
+    let torn = Any::Torn(Ram::new(0x8000, 0x1000), Tracker::new(0x8000));
+    let ends = (0x8000, 0x8fff);
+    for (region, expected) in
+        [(minimal, dirty::Error::NoTracker { region: ends }), (torn, dirty::Error::OtherTracker { region: ends })]
+    {
+        assert!(expected.to_string().contains("0x8000..=0x8fff"), "{expected}");
+        let region = Arc::new(region);
+        let mem = ram.insert_region(Arc::clone(&region)).unwrap();
+        assert_eq!(mem.start_tracking(0x1000).unwrap_err(), expected);
+        assert_eq!(DirtyLog::new([&region], 0x1000).unwrap_err(), expected);
+
+        let memory = Arc::new(MmapRegion::new(2).unwrap());
+        let (old, new) = ([(); 2]).map(|()| Arc::new(LogBitmap::new(Arc::clone(&memory)))).into();
+        assert_eq!(mem.attach(&old).unwrap_err(), expected);
+        mem.write_obj(1_u8, GuestAddress(0x1000)).unwrap();
+        assert_eq!(memory.as_volatile_slice().read_obj::<u8>(0).unwrap(), 0, "attached to none");
+        ram.attach(&old).unwrap();
+        assert_eq!(mem.replace(&old, &new).unwrap_err(), expected);
+        mem.detach(&old);
+        mem.write_obj(1_u8, GuestAddress(0x1000)).unwrap();
+        assert_eq!(memory.as_volatile_slice().read_obj::<u8>(0).unwrap(), 0, "detached from all");
+
+        // A map that changes is not published with such a region, and the log goes on as before.
+        let map = GuestMemoryAtomic::new(ram.clone());
+        let mut log = map.memory().start_tracking(0x1000).unwrap();
+        let refused = map.update(|mem| -> Result<_, MapError> {
+            let new = mem.insert_region(Arc::clone(&region))?;
+            log.follow(&new).map_err(|error| MapError::Abandoned(error.into()))?;
+            Ok(new)
+        });
+        assert!(refused.unwrap_err().to_string().contains("0x8000..=0x8fff"));
+        assert_eq!(map.memory().num_regions(), 1);
+        map.memory().write_obj(1_u8, GuestAddress(0x1000)).unwrap();
+        assert_eq!(log.harvest().ranges().collect::<Vec<_>>(), [range(0x1000, 0x1000)]);
     }
 }

@@ -352,7 +352,7 @@ impl World {
             }
             Op::Attach => {
                 let shared = Shared::new();
-                self.mem.attach(&shared.log);
+                self.mem.attach(&shared.log).unwrap();
                 self.attached.push(shared);
             }
             Op::Detach(which) if !self.attached.is_empty() => {
@@ -363,7 +363,7 @@ impl World {
             Op::Replace(which) if !self.attached.is_empty() => {
                 let (new, count) = (Shared::new(), self.attached.len());
                 let old = &mut self.attached[which % count];
-                self.mem.replace(&old.log, &new.log);
+                self.mem.replace(&old.log, &new.log).unwrap();
                 std::mem::replace(old, new).check();
             }
             Op::Stop(_) | Op::Harvest(..) | Op::Detach(_) | Op::Replace(_) => {}

@@ -137,7 +137,7 @@ fn no_write_falls_between_a_bitmap_and_the_one_that_replaces_it() {
     let mem = memory(&[(0, 2048 << 12), (2048 << 12, 2048 << 12)]);
     for pass in rounds(if is_emulated() { 1 } else { 20 }) {
         let (mut memory, mut log) = bitmap(PAGES);
-        mem.attach(&log);
+        mem.attach(&log).unwrap();
         let mut found = vec![0; memory.len()];
         let mut replaced = 0_u64;
         let mut take =
@@ -155,7 +155,7 @@ fn no_write_falls_between_a_bitmap_and_the_one_that_replaces_it() {
         while_others_write(write, |writers| {
             while writers.counts.iter().any(|count| count.load(Ordering::Acquire) <= PAGES / 4) {
                 let new = bitmap(PAGES);
-                mem.replace(&log, &new.1);
+                mem.replace(&log, &new.1).unwrap();
                 take(&memory);
                 (memory, log) = new;
                 replaced += 1;
@@ -184,35 +184,35 @@ fn whoever_detached_a_bitmap_may_take_its_memory_away() {
     };
     while_others_write(write, |writers| {
         let mut kept = bitmap(64).1;
-        mem.attach(&kept);
+        mem.attach(&kept).unwrap();
         for round in rounds(if is_emulated() { 50 } else { 20_000 }) {
             let (memory, log) = bitmap(64);
             match round % 4 {
                 // Beside another.
                 0 => {
-                    mem.attach(&log);
+                    mem.attach(&log).unwrap();
                     writers.go_on();
                     mem.detach(&log);
                 }
                 // Instead of another, which stays away, and then the other way round.
                 1 => {
-                    mem.replace(&kept, &log);
-                    mem.replace(&log, &kept);
+                    mem.replace(&kept, &log).unwrap();
+                    mem.replace(&log, &kept).unwrap();
                 }
                 // Alone, and while a log runs.
                 2 => {
                     mem.detach(&kept);
-                    mem.attach(&log);
+                    mem.attach(&log).unwrap();
                     let running = mem.start_tracking(PAGE).unwrap();
                     mem.detach(&log);
                     drop(running);
-                    mem.attach(&kept);
+                    mem.attach(&kept).unwrap();
                 }
                 _ => {
                     let new = bitmap(64).1;
-                    mem.replace(&kept, &new);
+                    mem.replace(&kept, &new).unwrap();
                     kept = new;
-                    mem.attach(&log);
+                    mem.attach(&log).unwrap();
                     mem.detach(&log);
                 }
             }
@@ -241,12 +241,12 @@ fn ten_thousand_replacements_take_no_more_memory_than_one() {
     while_others_write(write, |_| {
         let new = || Arc::new(LogBitmap::new(Arc::clone(&shared)));
         let mut log = new();
-        mem.attach(&log);
+        mem.attach(&log).unwrap();
         let mut old: Vec<Weak<LogBitmap>> = Vec::with_capacity(10_000);
         let count = if is_emulated() { 300 } else { 10_000 };
         for _ in 0..count {
             let next = new();
-            mem.replace(&log, &next);
+            mem.replace(&log, &next).unwrap();
             old.push(Arc::downgrade(&log));
             log = next;
         }
@@ -339,7 +339,7 @@ fn a_bitmap_is_used_until_the_outermost_of_nested_marks_is_made() {
             }
         });
         for round in 0..if is_emulated() { 3 } else { 30 } {
-            mem.attach(&log);
+            mem.attach(&log).unwrap();
             while nested.times.load(Ordering::SeqCst) <= round % 2 {
                 thread::yield_now();
             }
@@ -378,7 +378,7 @@ fn threads_that_end_mark_to_the_last_and_keep_nobody_waiting() {
     let log = mem.start_tracking(PAGE).unwrap();
     for round in 0..50 {
         let (memory, shared) = bitmap(64);
-        mem.attach(&shared);
+        mem.attach(&shared).unwrap();
         let own = mem.clone();
         thread::spawn(move || {
             // First, so that it ends last; or the other way round.

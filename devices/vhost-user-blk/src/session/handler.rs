@@ -29,7 +29,7 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn reset_device(&mut self) -> Result<()> {
         self.rings.iter_mut().for_each(Ring::reset);
-        self.update_log();
+        self.update_log()?;
         Ok(())
     }
 
@@ -48,7 +48,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             self.disk = disk.into();
         }
         self.features = features;
-        self.update_log();
+        self.update_log()?;
         Ok(())
     }
 

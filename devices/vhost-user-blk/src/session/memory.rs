@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use memory_model::atomic::Reader;
-use memory_model::dirty::{LogBitmap, Sink};
+use memory_model::dirty::{self, LogBitmap, Sink};
 use memory_model::guest_memory::RegionError;
 use memory_model::mmap::FileOffset;
 use memory_model::{
@@ -176,17 +176,22 @@ impl MemoryTable {
     }
 
     /// Marks writes to all regions in one log instead of another, or in none.
-    pub(super) fn exchange_log(&self, old: Option<&Arc<LogBitmap>>, new: Option<&Arc<LogBitmap>>) {
+    pub(super) fn exchange_log(
+        &self,
+        old: Option<&Arc<LogBitmap>>,
+        new: Option<&Arc<LogBitmap>>,
+    ) -> Result<(), dirty::Error> {
         if cfg!(feature = "unlogged") {
-            return;
+            return Ok(());
         }
         let memory = self.map.memory();
         match (old, new) {
-            (Some(old), Some(new)) => memory.replace(old, new),
+            (Some(old), Some(new)) => memory.replace(old, new)?,
             (Some(old), None) => memory.detach(old),
-            (None, Some(new)) => memory.attach(new),
+            (None, Some(new)) => memory.attach(new)?,
             (None, None) => {}
         }
+        Ok(())
     }
 }
 

@@ -262,7 +262,7 @@ impl Session {
     }
 
     /// Has writes marked where the front-end wants them to be, and nowhere else.
-    fn update_log(&mut self) {
+    fn update_log(&mut self) -> Result<(), Refusal> {
         let wanted = self.log.clone().filter(|_| self.features & VhostUserVirtioFeatures::LOG_ALL.bits() != 0);
         let is_same = match (&self.marked, &wanted) {
             (None, None) => true,
@@ -270,12 +270,13 @@ impl Session {
             _ => false,
         };
         if !is_same {
-            self.memory.exchange_log(self.marked.as_ref(), wanted.as_ref());
+            self.memory.exchange_log(self.marked.as_ref(), wanted.as_ref())?;
             self.marked = wanted;
         }
         for ring in &self.rings {
             ring.log().set_log(self.log.clone());
         }
+        Ok(())
     }
 
     fn set_log(&mut self, len: u64, offset: u64, file: File) -> Result<(), Refusal> {
@@ -283,8 +284,7 @@ impl Session {
         let memory = MmapRegion::from_file(FileOffset::new(file, offset), size);
         let memory = memory.map_err(|source| Refusal::Log { len, offset, source })?;
         self.log = Some(Arc::new(LogBitmap::new(Arc::new(memory))));
-        self.update_log();
-        Ok(())
+        self.update_log()
     }
 }
 
@@ -292,6 +292,7 @@ impl Drop for Session {
     /// Answers all requests that are under way, and lets go of everything.
     fn drop(&mut self) {
         self.rings.iter_mut().for_each(Ring::stop);
-        self.memory.exchange_log(self.marked.take().as_ref(), None);
+        // Only to attach a log can fail.
+        self.memory.exchange_log(self.marked.take().as_ref(), None).ok();
     }
 }

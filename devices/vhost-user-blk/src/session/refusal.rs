@@ -43,6 +43,8 @@ pub(crate) enum Refusal {
     Files { regions: usize, files: usize },
     #[error("the log of {len:#x} bytes cannot be mapped from {offset:#x} of its file: {source}")]
     Log { len: u64, offset: u64, source: mmap::Error },
+    #[error("writes cannot be logged: {0}")]
+    Untracked(#[from] memory_model::dirty::Error),
     #[error("{0}")]
     Inflight(#[from] inflight::Error),
     #[error("{0} is not what this device does")]
