@@ -584,7 +584,10 @@ mod spies {
         let at = |offset| MemoryRegionAddress(offset);
         let calls = [("get_slice", format!("{:?}", (at(0x20), 4))), ("get_slice", format!("{:?}", (at(0x21), 5)))];
         let calls = calls.into_iter().chain([("get_host_address", format!("{:?}", at(0x22)))]);
-        assert!(region.log.take().into_iter().eq(calls), "{}", type_name::<M>());
+        let mut called = region.log.take();
+        // By `find_slice`, which fails, and again for the error.
+        called.dedup();
+        assert!(called.into_iter().eq(calls), "{}", type_name::<M>());
     }
 
     #[test]
@@ -825,6 +828,7 @@ mod spies {
         let memory = Iommu(GuestRegionCollection::from_regions(vec![Region::default()]).unwrap());
         assert!(memory.io_slices(IoAddress(0x20), 4, Access::Read).next().is_some_and(|slice| slice.is_err()));
         let calls = only_region(&memory.0).log.take();
-        assert_eq!(calls, [("get_slice", format!("{:?}", (MemoryRegionAddress(0x20), 4)))]);
+        let call = ("get_slice", format!("{:?}", (MemoryRegionAddress(0x20), 4)));
+        assert_eq!(calls, [call.clone(), call]);
     }
 }

@@ -204,7 +204,8 @@ where
         let offset = region.to_region_addr(from).ok_or(MapError::Hole { addr, len, hole: from })?;
         let to_last = region.last_addr().min(last).0.saturating_sub(from.0);
         // Not more than `len`, and not less than one.
-        let ranges = region.changes(offset, to_last.saturating_add(1), to);
+        let asked = RegionRange { offset, len: to_last.saturating_add(1) };
+        let ranges = region.changes(offset, asked.len, to).and_then(|ranges| check_parts(ranges, asked));
         let addresses = (from, GuestAddress(from.0.saturating_add(to_last)));
         let ranges = ranges.map_err(|source| MapError::Plug { range: addresses, to, source })?;
         parts.extend(ranges.into_iter().map(|range| Part { region: Arc::clone(region), range }));
@@ -214,6 +215,19 @@ where
         Some(hole) => Err(MapError::Hole { addr, len, hole }),
         None => Ok(parts),
     }
+}
+
+/// Checks that what a region says is to change are parts of the range it was asked about: ascending, apart, and not empty.
+fn check_parts(parts: Vec<RegionRange>, asked: RegionRange) -> Result<Vec<RegionRange>, PlugError> {
+    let (mut next, end) = (asked.offset.0, asked.offset.0.saturating_add(asked.len));
+    for part in &parts {
+        let room = end.saturating_sub(part.offset.0);
+        if part.len == 0 || part.offset.0 < next || part.len > room {
+            return Err(format!("the region's list of changes has {part}, which is not a part of {asked}").into());
+        }
+        next = part.offset.0.saturating_add(part.len);
+    }
+    Ok(parts)
 }
 
 /// A change on its way. Upwards, parts are plugged one after the other, then each is told to each listener; downwards it is

@@ -2,7 +2,7 @@
 
 use super::GuestBuffers;
 use crate::guest_memory::Error;
-use crate::io_memory::Access;
+use crate::io_memory::{Access, fragments};
 use crate::{GuestAddress, GuestMemory, GuestMemoryRegion, GuestSlice, IoAddress, IoMemory};
 
 impl<'a> GuestBuffers<'a> {
@@ -40,7 +40,7 @@ impl<'a> GuestBuffers<'a> {
         ranges: impl IntoIterator<Item = (IoAddress, usize)>,
     ) -> Result<(), Error> {
         for (addr, len) in ranges {
-            for fragment in mem.translate(addr, len, self.access()) {
+            for fragment in fragments(mem, addr, len, self.access()) {
                 let fragment = fragment?;
                 self.push_physical(mem.physical(), fragment.addr, fragment.len)?;
             }

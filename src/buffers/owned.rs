@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use super::GuestBuffers;
 use crate::atomic::RegionMap;
 use crate::bytes::advance;
-use crate::guest_memory::Error;
-use crate::io_memory::{Access, Fragment};
+use crate::guest_memory::{Error, slice_of};
+use crate::io_memory::{Access, Fragment, fragments};
 use crate::{Address, GuestAddress, GuestMemoryRegion, GuestSlice, IoAddress, IoMemory, MemoryRegionAddress};
 
 /// Who keeps the bytes that buffers have: each region once.
@@ -43,7 +43,7 @@ impl GuestBuffers<'static> {
     ) -> Result<Self, Error> {
         let mut buffers = Self::empty(access);
         for (addr, len) in ranges {
-            for fragment in mem.translate(addr, len, access) {
+            for fragment in fragments(mem, addr, len, access) {
                 buffers.push_owned(mem.physical(), fragment?)?;
             }
         }
@@ -79,7 +79,7 @@ impl GuestBuffers<'static> {
     }
 }
 
-/// So many of `len` bytes at `addr` as the region has, which has that.
+/// The bytes at `addr` that the region has, of `len`: at least one.
 pub(super) fn piece<R: GuestMemoryRegion>(
     region: &Arc<R>,
     addr: GuestAddress,
@@ -88,10 +88,10 @@ pub(super) fn piece<R: GuestMemoryRegion>(
     let invalid = Error::InvalidGuestAddress(addr);
     let Some(offset) = addr.checked_offset_from(region.start_addr()) else { return Err(invalid) };
     let reach = region.len().saturating_sub(offset);
-    let count = usize::try_from(reach).unwrap_or(usize::MAX).min(len);
-    let slice = region.get_slice(MemoryRegionAddress(offset), count)?;
-    // Or the caller would go on for ever.
-    if slice.is_empty() { Err(invalid) } else { Ok(slice) }
+    match usize::try_from(reach).unwrap_or(usize::MAX).min(len) {
+        0 => Err(invalid),
+        count => slice_of(&**region, MemoryRegionAddress(offset), count),
+    }
 }
 
 /// The slice, for as long as somebody keeps what it borrows from.

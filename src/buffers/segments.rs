@@ -1,5 +1,6 @@
 use std::io::{self, ErrorKind};
 
+use crate::bytes::check_count;
 use crate::guest_memory::Error;
 use crate::{Address, IoAddress};
 
@@ -176,7 +177,7 @@ impl<'a> Run<'a> {
             let (addr, len) = self.front(left).ok_or_else(short)?;
             match step(addr, len as usize, done) {
                 Ok(0) => return Err(short()),
-                Ok(moved) => self.settle(moved.min(len as usize), Ok(()))?,
+                Ok(moved) => self.settle(check_count(len as usize, moved)?, Ok(()))?,
                 Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     return self.settle(len as usize, Err(error)).map_err(|error| error.of_whole(done, size(count)));
@@ -201,7 +202,7 @@ impl<'a> Run<'a> {
         while let Some((addr, len)) = self.front(count.saturating_sub(done) as u64) {
             match step(addr, len as usize, done) {
                 Ok(moved) => {
-                    let moved = moved.min(len as usize);
+                    let moved = check_count(len as usize, moved)?;
                     self.settle(moved, Ok(()))?;
                     done = done.saturating_add(moved);
                     if moved < len as usize {

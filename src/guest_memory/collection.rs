@@ -49,12 +49,15 @@ impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
     /// # Errors
     ///
     /// As for [`from_regions`](Self::from_regions).
-    pub fn from_arc_regions(mut regions: Vec<Arc<R>>) -> Result<Self, RegionError> {
+    pub fn from_arc_regions(regions: Vec<Arc<R>>) -> Result<Self, RegionError> {
         if regions.len() > MAX_RANGES {
             return Err(RegionError::TooMany(regions.len()));
         }
-        regions.sort_by_key(|region| region.start_addr());
-        let ranges = regions.iter().map(|region| range_of(&**region)).collect::<Result<Vec<_>, _>>()?;
+        // Each region is asked once: to sort by answers that change could panic.
+        let found = regions.into_iter().map(|region| Ok((range_of(&*region)?, region)));
+        let mut found = found.collect::<Result<Vec<_>, _>>()?;
+        found.sort_by_key(|(range, _)| range.start);
+        let (ranges, regions): (Vec<_>, Vec<_>) = found.into_iter().unzip();
         for (lower, upper) in ranges.iter().zip(ranges.iter().skip(1)) {
             check_apart(lower, upper)?;
         }

@@ -1,6 +1,7 @@
 //! Copies inside the guest.
 
 use super::memory::{piece, pieces};
+use super::region::wrong_length;
 use super::{Error, GuestAddress, GuestMemory, GuestMemoryRegion, GuestSlice, MemoryRegionAddress};
 use crate::Address;
 use crate::access::Probe;
@@ -27,9 +28,9 @@ pub(super) fn copy<M: GuestMemory + ?Sized>(
     let inside_source = dst.checked_offset_from(src).is_some_and(|distance| distance < count as u64);
     if inside_source && src != dst {
         // It does first what is last. So that it does nothing beyond a bad address, these are looked for before.
-        let (count, bad) = match probe(memory, src, count, Probe::Read) {
-            (count, None) => probe(memory, dst, count, Probe::Write),
-            (count, unreadable) => match probe(memory, dst, count, Probe::Write) {
+        let (count, bad) = match probe(memory, src, count, Probe::Read)? {
+            (count, None) => probe(memory, dst, count, Probe::Write)?,
+            (count, unreadable) => match probe(memory, dst, count, Probe::Write)? {
                 (_, None) => (count, unreadable),
                 lower => lower,
             },
@@ -49,24 +50,37 @@ pub(super) fn copy<M: GuestMemory + ?Sized>(
 }
 
 /// How many of `count` bytes at `addr` come before the first that cannot be accessed, and the error of a copy that is done
-/// as far as that.
+/// as far as that. Fails where an implementation is wrong.
 fn probe<M: GuestMemory + ?Sized>(
     memory: &M,
     addr: GuestAddress,
     count: usize,
     access: Probe,
-) -> (usize, Option<Error>) {
+) -> Result<(usize, Option<Error>), Error> {
     let mut done: usize = 0;
     for (region, offset, len) in pieces(memory, addr, count) {
         // Where there is no host memory, whoever provides it reports what is wrong.
-        if let Some(Err(error)) = region.get_slice(offset, len).ok().map(|slice| slice.probe(access)) {
+        if let Some(Err(error)) = host_slice(region, offset, len)?.map(|slice| slice.probe(access)) {
             if let Error::Fault { completed, .. } | Error::ReadOnly { completed, .. } = error {
-                return (done.saturating_add(completed), Some(error.of_whole(done, count)));
+                return Ok((done.saturating_add(completed), Some(error.of_whole(done, count))));
             }
         }
         done = done.saturating_add(len);
     }
-    (count, None)
+    Ok((count, None))
+}
+
+/// The `len` bytes from `offset` of a region, if there is host memory behind them. Fails if the region returns more or fewer.
+fn host_slice<R: GuestMemoryRegion>(
+    region: &R,
+    offset: MemoryRegionAddress,
+    len: usize,
+) -> Result<Option<GuestSlice<'_>>, Error> {
+    match region.get_slice(offset, len) {
+        Ok(slice) if slice.len() == len => Ok(Some(slice)),
+        Ok(slice) => Err(wrong_length(len, slice.len())),
+        Err(_) => Ok(None),
+    }
 }
 
 fn upwards<M: GuestMemory + ?Sized>(
@@ -99,7 +113,9 @@ fn downwards<M: GuestMemory + ?Sized>(
         let Some(to) = piece_below(memory, dst, last) else { return gone(count, 0) };
         // Both pieces end with the same byte of the copy; the shorter one says how far down they go together.
         let len = from.2.min(to.2);
-        let moved = if let (Some(from), Some(to)) = (top_slice(&from, len), top_slice(&to, len)) {
+        let (Some(from_start), Some(to_start)) = (top(&from, len), top(&to, len)) else { return gone(count, 0) };
+        let slices = (host_slice(from.0, from_start, len)?, host_slice(to.0, to_start, len)?);
+        let moved = if let (Some(from), Some(to)) = slices {
             from.copy_to_guest_slice(to)?
         } else {
             let len = len.min(CHUNK);
@@ -119,11 +135,6 @@ fn top<R>(&(_, offset, piece): &Piece<'_, R>, len: usize) -> Option<MemoryRegion
     offset.checked_add(piece.checked_sub(len)? as u64)
 }
 
-/// The last `len` bytes of a piece, if there is host memory behind them.
-fn top_slice<'a, R: GuestMemoryRegion>(piece: &Piece<'a, R>, len: usize) -> Option<GuestSlice<'a>> {
-    piece.0.get_slice(top(piece, len)?, len).ok()
-}
-
 /// The part of the bytes `start..=start + last` that lies in the region of the last of them.
 fn piece_below<M: GuestMemory + ?Sized>(memory: &M, start: GuestAddress, last: usize) -> Option<Piece<'_, M::Region>> {
     let (region, offset) = memory.to_region_addr(advance(start, last)?)?;
@@ -137,8 +148,8 @@ fn copy_piece<R: GuestMemoryRegion>(
     dst: (&R, MemoryRegionAddress),
     len: usize,
 ) -> Result<usize, Error> {
-    match (src.0.get_slice(src.1, len), dst.0.get_slice(dst.1, len)) {
-        (Ok(from), Ok(to)) => from.copy_to_guest_slice(to),
+    match (host_slice(src.0, src.1, len)?, host_slice(dst.0, dst.1, len)?) {
+        (Some(from), Some(to)) => from.copy_to_guest_slice(to),
         _ => bounce(src, dst, len.min(CHUNK)),
     }
 }

@@ -1,5 +1,6 @@
 use core::fmt;
 
+use super::region::slice_of;
 use super::{Error, GuestAddress, GuestMemoryRegion, GuestSlice, GuestUsize, MemoryRegionAddress, copy};
 use crate::Address;
 use crate::bytes::advance;
@@ -97,7 +98,7 @@ pub trait GuestMemory {
             return Ok(GuestSlice::empty(addr));
         }
         let (region, offset) = self.to_region_addr(addr).ok_or(Error::InvalidGuestAddress(addr))?;
-        region.get_slice(offset, count)
+        slice_of(region, offset, count)
     }
 
     /// The `count` bytes at `addr` as slices of host memory, one for each region, in order.
@@ -221,13 +222,15 @@ impl<'a, M: GuestMemory + ?Sized> Iterator for GuestSlices<'a, M> {
             None => None,
         };
         let slice = match found {
-            Some((region, offset, len)) => region.get_slice(offset, len),
+            Some((region, offset, len)) => slice_of(region, offset, len),
             None if self.completed == 0 => Err(Error::InvalidGuestAddress(self.addr)),
             None => Err(Error::PartialBuffer { expected: self.count, completed: self.completed }),
         };
-        // A slice of no bytes, which no region gives, would be the last, too.
-        let step = slice.as_ref().map_or(0, GuestSlice::len);
-        self.completed = if step == 0 { self.count } else { self.completed.saturating_add(step) };
+        // At least one byte, or the last item.
+        self.completed = match &slice {
+            Ok(slice) => self.completed.saturating_add(slice.len()),
+            Err(_) => self.count,
+        };
         Some(slice)
     }
 }

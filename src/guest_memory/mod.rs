@@ -54,6 +54,9 @@ pub use memory::{GuestMemory, GuestSlices};
 pub use plug::{PlugState, RegionRange};
 pub use reference::{GuestArrayRef, GuestRef};
 pub use region::GuestMemoryRegion;
+#[cfg(feature = "std")]
+pub(crate) use region::slice_of;
+pub(crate) use region::wrong_length;
 pub use slice::GuestSlice;
 #[cfg(feature = "std")]
 pub use tracking::{DirtyLog, MemoryHarvest};

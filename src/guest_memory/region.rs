@@ -82,7 +82,8 @@ pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
     /// # Errors
     ///
     /// [`Error::NoHostMemory`] if there is none behind this region, as is provided; [`Error::OutOfBounds`] if `offset`
-    /// lies outside; [`Error::PartialBuffer`] if the region ends before `count`.
+    /// lies outside; [`Error::PartialBuffer`] if the region ends before `count`. A memory that gets more or fewer bytes than
+    /// `count` makes an error of them.
     fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<GuestSlice<'_>, Error> {
         let _ = count;
         Err(Error::NoHostMemory(self.start_addr().checked_add(offset.0).unwrap_or(self.start_addr())))
@@ -102,12 +103,50 @@ pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
     ///
     /// As for [`get_slice`](Self::get_slice) of that byte.
     fn get_host_address(&self, addr: MemoryRegionAddress) -> Result<*mut u8, Error> {
-        self.get_slice(addr, 1).map(|slice| slice.as_ptr())
+        slice_of(self, addr, 1).map(|slice| slice.as_ptr())
     }
 
     /// The file that the region maps, and where in it the region begins; `None` for anonymous memory.
     #[cfg(feature = "std")]
     fn file_offset(&self) -> Option<&FileOffset> {
         None
+    }
+}
+
+/// Returns the `count` bytes from `offset` of a region, as [`get_slice`](GuestMemoryRegion::get_slice) does. A slice of another
+/// length is an error.
+#[inline(always)]
+pub(crate) fn slice_of<R: GuestMemoryRegion + ?Sized>(
+    region: &R,
+    offset: MemoryRegionAddress,
+    count: usize,
+) -> Result<GuestSlice<'_>, Error> {
+    match region.find_slice(offset, count) {
+        Some(slice) if slice.len() == count => Ok(slice),
+        _ => why_not(region, offset, count),
+    }
+}
+
+/// Returns the error of a region that has not returned the slice, or the slice if it does so now.
+#[cold]
+#[inline(never)]
+fn why_not<R: GuestMemoryRegion + ?Sized>(
+    region: &R,
+    offset: MemoryRegionAddress,
+    count: usize,
+) -> Result<GuestSlice<'_>, Error> {
+    match region.get_slice(offset, count) {
+        Ok(slice) if slice.len() != count => Err(wrong_length(count, slice.len())),
+        found => found,
+    }
+}
+
+/// The error of an implementation that returns `found` bytes where `expected` were asked for.
+#[cold]
+pub(crate) fn wrong_length(expected: usize, found: usize) -> Error {
+    if found > expected {
+        Error::Overrun { expected, claimed: found }
+    } else {
+        Error::PartialBuffer { expected, completed: found }
     }
 }

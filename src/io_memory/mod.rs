@@ -28,7 +28,7 @@
 //! ```
 
 use crate::bytes::forward_bytes;
-use crate::guest_memory::{self, address};
+use crate::guest_memory::{self, address, wrong_length};
 use crate::{Bytes, GuestAddress, GuestMemory, GuestSlice};
 
 address! {
@@ -77,8 +77,11 @@ pub trait IoMemory: Bytes<IoAddress, E = guest_memory::Error> {
         self.physical().generation()
     }
 
-    /// Where the `len` bytes at `addr` lie in guest-physical memory, in order; nothing for no bytes. The first error is
-    /// the last item. Whether there is memory at a fragment's address shows when it is accessed.
+    /// Where the `len` bytes at `addr` lie in guest-physical memory, in order; nothing for no bytes, for which it is not called.
+    /// The first error is the last item. Whether there is memory at a fragment's address shows when it is accessed.
+    ///
+    /// No fragment is empty, and together they have `len` bytes: else whatever uses the translation fails with
+    /// [`PartialBuffer`](guest_memory::Error::PartialBuffer) or [`Overrun`](guest_memory::Error::Overrun).
     fn translate(
         &self,
         addr: IoAddress,
@@ -95,7 +98,7 @@ pub trait IoMemory: Bytes<IoAddress, E = guest_memory::Error> {
         access: Access,
     ) -> impl Iterator<Item = Result<GuestSlice<'_>, guest_memory::Error>> {
         let mut failed = false;
-        self.translate(addr, len, access)
+        fragments(self, addr, len, access)
             .flat_map(|fragment| {
                 let (slices, error) = match fragment {
                     Ok(Fragment { addr, len }) => (Some(self.physical().get_slices(addr, len)), None),
@@ -105,6 +108,35 @@ pub trait IoMemory: Bytes<IoAddress, E = guest_memory::Error> {
             })
             .take_while(move |item| !core::mem::replace(&mut failed, item.is_err()))
     }
+}
+
+/// Returns the fragments of a translation, checked. None is empty, and together they have `len` bytes; else the last item is an
+/// error. So this ends also if the translation does not.
+#[inline]
+pub(crate) fn fragments<I: IoMemory + ?Sized>(
+    mem: &I,
+    addr: IoAddress,
+    len: usize,
+    access: Access,
+) -> impl Iterator<Item = Result<Fragment, guest_memory::Error>> {
+    let mut translation = (len > 0).then(|| mem.translate(addr, len, access));
+    let mut completed: usize = 0;
+    core::iter::from_fn(move || {
+        let checked = match translation.as_mut()?.next() {
+            None if completed == len => None,
+            None => Some(Err(wrong_length(len, completed))),
+            Some(Ok(fragment)) => {
+                completed = completed.saturating_add(fragment.len);
+                let is_right = fragment.len > 0 && completed <= len;
+                Some(if is_right { Ok(fragment) } else { Err(wrong_length(len, completed)) })
+            }
+            Some(error) => Some(error),
+        };
+        if !matches!(checked, Some(Ok(_))) {
+            translation = None;
+        }
+        checked
+    })
 }
 
 forward_bytes! {

@@ -13,7 +13,7 @@ use crate::access;
 use crate::atomic::RegionMap;
 use crate::bytes::advance;
 use crate::guest_memory::Error;
-use crate::io_memory::{Access, Fragment};
+use crate::io_memory::{Access, Fragment, fragments};
 use crate::{DataInit, GuestAddress, GuestSlice, IoAddress, IoMemory, VolatileSlice};
 
 /// A piece of guest memory that was found once and stays.
@@ -77,7 +77,7 @@ impl PinnedSlice {
         // Before the translation: if that changes meanwhile, the view is not current.
         let generation = mem.io_generation();
         let mut whole = Fragment { addr: GuestAddress(addr.0), len: 0 };
-        for fragment in mem.translate(addr, len, access) {
+        for fragment in fragments(mem, addr, len, access) {
             let Fragment { addr, len } = fragment?;
             if whole.len == 0 {
                 whole.addr = addr;
@@ -86,11 +86,7 @@ impl PinnedSlice {
             }
             whole.len = whole.len.saturating_add(len);
         }
-        match whole.len {
-            found if found < len => Err(Error::PartialBuffer { expected: len, completed: found }),
-            found if found > len => Err(Error::Overrun { expected: len, claimed: found }),
-            _ => Self::find(mem.physical(), whole, access, generation),
-        }
+        Self::find(mem.physical(), whole, access, generation)
     }
 
     /// As [`new`](Self::new), at a guest-physical address.
