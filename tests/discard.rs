@@ -34,7 +34,7 @@ mod random;
 #[path = "discard/userfault.rs"]
 mod userfault;
 
-use memory_model::mmap::{Error, Lock, MmapRegion, MmapRegionBuilder, Step};
+use memory_model::mmap::{Error, HugePages, Lock, MmapRegion, MmapRegionBuilder, Step};
 use memory_model::{FileOffset, VolatileMemory};
 use rustix::io::Errno;
 
@@ -97,7 +97,9 @@ const BACKINGS: [Backing; 10] = [
 impl Backing {
     /// A mapping of `pages` pages, up to 32; `None` where the host has none, or may not lock as many.
     fn map(&self, pages: usize) -> Option<MmapRegion> {
-        match (self.describe)(MmapRegion::builder(pages * page())).build() {
+        // Of small pages, which are what is counted.
+        let mapping = MmapRegion::builder(pages * page()).huge_pages(HugePages::Never);
+        match (self.describe)(mapping).build() {
             Ok(region) => Some(region),
             Err(error) => {
                 memory_model_test_support::skip!("host limit: {}: {error}", self.name);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use memory_model::mmap::{HugePages, Lock, MmapRegion, MmapRegionBuilder, NumaPolicy, Prefault};
 
@@ -17,8 +18,15 @@ fn offered() -> Option<String> {
     if !has_kernel() {
         return None;
     }
-    let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
-    let chosen = enabled.split_once('[').and_then(|(_, rest)| Some(rest.split_once(']')?.0.to_owned()));
+    let thp = Path::new("/sys/kernel/mm/transparent_hugepage");
+    let chosen = |file: &Path| {
+        let choices = fs::read_to_string(thp.join(file)).ok()?;
+        Some(choices.split_once('[')?.1.split_once(']')?.0.to_owned())
+    };
+    let size = fs::read_to_string(thp.join("hpage_pmd_size")).unwrap_or_default().trim().parse::<u64>();
+    // Pages of this size may have a choice of their own.
+    let own = size.ok().and_then(|size| chosen(Path::new(&format!("hugepages-{}kB/enabled", size / 1024))));
+    let chosen = own.filter(|own| own != "inherit").or_else(|| chosen(Path::new("enabled")));
     let offered = chosen.filter(|chosen| chosen != "never");
     if offered.is_none() {
         memory_model_test_support::skip!("no transparent huge pages");

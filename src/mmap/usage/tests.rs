@@ -266,7 +266,9 @@ fn of_a_file_mincore_counts_what_is_cached() {
     let file = region.file_offset().unwrap().file();
     std::os::unix::fs::FileExt::write_all_at(file, b"cached", 3 * page_size() as u64).unwrap();
     assert_eq!(account(&[&region], open_smaps()).unwrap(), [usage(0, 0, 0, 0)]);
-    assert_eq!(account(&[&region], no_smaps()).unwrap()[0].resident(), page_size() as u64);
+    // The page cache may hold a larger folio around the page that was written: shmem_enabled.
+    let cached = account(&[&region], no_smaps()).unwrap()[0].resident();
+    assert!((page_size() as u64..=region.len() as u64).contains(&cached), "{cached:#x}");
 }
 
 #[test]
