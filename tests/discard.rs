@@ -7,6 +7,7 @@
 //! | [`holes`]     | a file system that has none                                                   |
 //! | [`hugetlb`]   | pages of the hugetlb pool                                                     |
 //! | [`policies`]  | advice, NUMA nodes, locks and guard pages are as before                       |
+//! | [`private`]   | zeros in place of a private file's bytes, however many pages and threads there are |
 //! | [`random`]    | many calls against a model, with what they mark as dirty                      |
 //! | [`userfault`] | who supplies pages on demand is told, once for each system call               |
 
@@ -29,12 +30,14 @@ mod marks;
 mod mounts;
 #[path = "discard/policies.rs"]
 mod policies;
+#[path = "discard/private.rs"]
+mod private;
 #[path = "discard/random.rs"]
 mod random;
 #[path = "discard/userfault.rs"]
 mod userfault;
 
-use memory_model::mmap::{Error, HugePages, Lock, MmapRegion, MmapRegionBuilder, Step};
+use memory_model::mmap::{Discarded, Error, HugePages, Lock, MmapRegion, MmapRegionBuilder, Step};
 use memory_model::{FileOffset, VolatileMemory};
 use rustix::io::Errno;
 
@@ -73,13 +76,23 @@ fn file() -> FileOffset {
     FileOffset::new(file, 0)
 }
 
-const BACKINGS: [Backing; 10] = [
+const BACKINGS: [Backing; 12] = [
     Backing { name: "anonymous, private", is_the_files: false, describe: |mapping| mapping },
     Backing { name: "anonymous, shared", is_the_files: false, describe: MmapRegionBuilder::shared },
     Backing { name: "memfd, shared", is_the_files: false, describe: |mapping| mapping.memfd("discard") },
     Backing { name: "memfd, private", is_the_files: false, describe: |mapping| mapping.memfd("discard").private() },
     Backing { name: "file, shared", is_the_files: false, describe: |mapping| mapping.file(file()) },
-    Backing { name: "file, private", is_the_files: true, describe: |mapping| mapping.file(file()).private() },
+    Backing { name: "file, private", is_the_files: false, describe: |mapping| mapping.file(file()).private() },
+    Backing {
+        name: "file, private, shown again",
+        is_the_files: true,
+        describe: |mapping| mapping.file(file()).private().discarded(Discarded::File),
+    },
+    Backing {
+        name: "file, private, locked",
+        is_the_files: false,
+        describe: |mapping| mapping.file(file()).private().lock(Lock::OnFault),
+    },
     Backing { name: "private, locked", is_the_files: false, describe: |mapping| mapping.lock(Lock::Now) },
     Backing { name: "private, locked on fault", is_the_files: false, describe: |mapping| mapping.lock(Lock::OnFault) },
     Backing {
@@ -125,6 +138,11 @@ impl Backing {
             }
             Err(error) => panic!("host limit: {}: {error}", self.name),
         }
+    }
+
+    /// Whether pages that are given back become mappings of their own.
+    fn is_overlaid(&self) -> bool {
+        self.name == "memfd, private" || self.name.starts_with("file, private") && !self.is_the_files
     }
 
     /// What a byte is after it was given back.

@@ -106,7 +106,9 @@ pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
         slice_of(self, addr, 1).map(|slice| slice.as_ptr())
     }
 
-    /// The file that the region maps, and where in it the region begins; `None` for anonymous memory.
+    /// Returns the file that holds the region's bytes, and the position of the first one. Other processes that map it see
+    /// the same memory. `None` for anonymous memory, and for private mappings of a file: what is written or discarded
+    /// there does not change the file.
     #[cfg(feature = "std")]
     fn file_offset(&self) -> Option<&FileOffset> {
         None

@@ -11,11 +11,12 @@ use rustix::mm::{Advice, MapFlags, MlockFlags, ProtFlags};
 
 use super::builder::{Backing, Flags};
 use super::options::Sharing;
+use super::overlay::Overlay;
 use super::place::{Place, Wanted};
 use super::prefault::{self, Span};
 use super::{
-    Error, FileOffset, HugePageSize, HugePages, Lock, MmapRegion, MmapRegionBuilder, Prefault, Progress, Protection,
-    Seals, Step,
+    Discarded, Error, FileOffset, HugePageSize, HugePages, Lock, MmapRegion, MmapRegionBuilder, Prefault, Progress,
+    Protection, Seals, Step,
 };
 use crate::VolatileMemory;
 
@@ -43,7 +44,7 @@ pub(super) fn build(
     let map = |start| map(options, &shape, file.as_ref(), start);
     let (place, start) = Place::map(wanted, rustix::param::page_size(), options.size, map)?;
     let region = region(options, &shape, start, Some(place), file);
-    shape_pages(options, &shape, &region)?;
+    shape_pages(options, start, shape.len)?;
     make_pages(options, &shape, &region, progress)?;
     Ok(region)
 }
@@ -79,6 +80,9 @@ fn region(
     file: Option<FileOffset>,
 ) -> MmapRegion {
     let read_only = options.protection == Protection::ReadOnly;
+    // What can be mapped over pages of a file: not over somebody else's, and no pages of the hugetlb pool.
+    let hides_file = file.is_some() && shape.sharing == Sharing::Private && options.discarded == Discarded::Zeros;
+    let overlaid = hides_file && place.is_some() && shape.hugetlb.is_none();
     MmapRegion {
         start,
         size: options.size,
@@ -87,8 +91,10 @@ fn region(
         file,
         sharing: shape.sharing,
         page: shape.page,
-        hugetlb: shape.hugetlb,
+        is_hugetlb: shape.hugetlb.is_some(),
         lock: options.lock,
+        hides_file,
+        overlay: overlaid.then(|| Overlay::new(options).into()),
     }
 }
 
@@ -270,14 +276,14 @@ fn map(
 }
 
 /// Says where pages come from, how large they are, and who gets them. Before there are any.
-fn shape_pages(options: &MmapRegionBuilder, shape: &Shape, region: &MmapRegion) -> Result<(), Error> {
+pub(super) fn shape_pages(options: &MmapRegionBuilder, start: NonNull<u8>, len: usize) -> Result<(), Error> {
     if let Some(policy) = &options.numa {
-        let bound = policy.apply(region.start, shape.len);
+        let bound = policy.apply(start, len);
         bound.map_err(|source| Error::Refused { step: Step::Bind, size: options.size, source })?;
     }
     let advise = |step, advice| {
-        // SAFETY: these kinds of advice change no byte of the mapping, which is the region's own.
-        let advised = unsafe { rustix::mm::madvise(region.start.as_ptr().cast(), shape.len, advice) };
+        // SAFETY: these kinds of advice change no byte of the mapping, which is new.
+        let advised = unsafe { rustix::mm::madvise(start.as_ptr().cast(), len, advice) };
         advised.map_err(|errno| refused(step, options.size, errno))
     };
     match options.huge_pages {

@@ -2,7 +2,9 @@ use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
 use super::options::Sharing;
-use super::{Error, FileOffset, HugePages, Lock, MmapRegion, NumaPolicy, Prefault, Progress, Protection, Seals, build};
+use super::{
+    Discarded, Error, FileOffset, HugePages, Lock, MmapRegion, NumaPolicy, Prefault, Progress, Protection, Seals, build,
+};
 
 /// How a mapping is made: from [`MmapRegion::builder`].
 ///
@@ -38,6 +40,7 @@ pub struct MmapRegionBuilder {
     pub(super) reserve: Option<bool>,
     pub(super) prefault: Prefault,
     pub(super) lock: Lock,
+    pub(super) discarded: Discarded,
     pub(super) protection: Protection,
     pub(super) flags: Flags,
 }
@@ -76,6 +79,7 @@ impl MmapRegionBuilder {
             reserve: None,
             prefault: Prefault::None,
             lock: Lock::None,
+            discarded: Discarded::Zeros,
             protection: Protection::ReadWrite,
             flags: Flags::GUARDS | Flags::FORK | Flags::FAULT_RECOVERY,
         }
@@ -143,6 +147,12 @@ impl MmapRegionBuilder {
     /// Whether pages are kept from being swapped out.
     pub fn lock(self, lock: Lock) -> Self {
         Self { lock, ..self }
+    }
+
+    /// Selects what discarded pages of a private file mapping read as; [`Discarded::Zeros`] is the default. All other
+    /// mappings ignore it. See [`MmapRegion::discard`] for what zeros cost.
+    pub fn discarded(self, discarded: Discarded) -> Self {
+        Self { discarded, ..self }
     }
 
     /// What can be done with the memory: read-only for the firmware in a file. See also [`MmapRegion::protect`].

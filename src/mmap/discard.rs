@@ -1,9 +1,11 @@
-//! Pages given back to the host, as a balloon and free page reporting want it.
+//! Discard: pages given back to the host, as a balloon and free page reporting want it.
 
 #![expect(unsafe_code, reason = "tells the kernel to forget pages")]
 
+use rustix::io::Errno;
 use rustix::mm::{Advice, MlockFlags};
 
+use super::build::refused;
 use super::guest_region::index;
 use super::options::Sharing;
 use super::pieces::pieces;
@@ -11,23 +13,43 @@ use super::{Error, GuestMemoryMmap, GuestRegionMmap, Lock, MmapRegion, Step};
 use crate::{Address, GuestAddress, GuestUsize, MemoryRegionAddress, VolatileMemory};
 
 impl MmapRegion {
-    /// Gives back to the host the whole pages among `len` bytes from `offset`, and answers how many bytes that were. What
-    /// they held is gone: they read as zero, or as the file, where that is mapped privately.
+    /// Gives whole pages back to the host, and returns the number of bytes that were discarded. They read as zero
+    /// afterwards.
     ///
-    /// A page is the host's, or a huge one of the hugetlb pool. Bytes of pages that are not whole in the range stay as
-    /// they are. Whatever was said of the mapping (its NUMA policy, its locks, its advice) holds for the pages that come
-    /// in their place.
+    /// The range of `len` bytes from `offset` is rounded inwards to whole pages: of the host, or of the hugetlb pool. All
+    /// other bytes keep their contents. The result is 0 if there is no whole page in the range, or if `len` is 0. A range
+    /// of 0 bytes is valid at every offset.
     ///
-    /// | memory | by | then |
+    /// The policies of the mapping stay in force: NUMA policy, locks, advice, protection.
+    ///
+    /// | mapping | system call | contents afterwards |
     /// |---|---|---|
-    /// | private | `MADV_DONTNEED` | zero, or the file's bytes |
-    /// | shared: a memfd, a file, anonymous | `MADV_REMOVE` | zero, for all who map it; **a hole in the file** |
+    /// | private, anonymous | `MADV_DONTNEED` | zero |
+    /// | shared: memfd, file, anonymous | `MADV_REMOVE`, `MADV_DONTNEED` | zero, in all mappings; **a hole in the file** |
+    /// | private, of a file | `MADV_DONTNEED`, mremap(2) or a write | zero |
+    /// | the same, with [`Discarded::File`](super::Discarded::File) | `MADV_DONTNEED` | the file's bytes |
     ///
-    /// Either is told to a userfaultfd that is registered for the range and wants to know (`UFFD_EVENT_REMOVE`): the call
-    /// then returns when the event has been read, which must be done by another thread. `FALLOC_FL_PUNCH_HOLE` on the
-    /// file would do the same as `MADV_REMOVE` and not tell it.
+    /// # Private mappings of a file
     ///
-    /// No bytes are none to give back, at any offset. Sources:
+    /// `MADV_DONTNEED` alone would show the file again, so anonymous memory with the same policies replaces the pages. The
+    /// kernel replaces them in one step: concurrent accesses find the old contents, for a moment the file's, or zeros, and
+    /// never fault.
+    ///
+    /// * Adjacent ranges become one mapping. All regions of a process together get at most 8,192 such ranges, which need
+    ///   up to 16,384 of the 65,530 mappings that a process may have (`vm.max_map_count`). Ranges that were
+    ///   [unplugged](GuestRegionMmap::unplug) count, but are not limited.
+    /// * Beyond that number, zeros are written into private copies of the pages. **Such pages stay in the host's memory**,
+    ///   at one page each. They count in the result, as their contents are gone. Pages that touch a range still join it.
+    /// * The same is done where the kernel or a seccomp filter refuses to map (mmap(2), munlock(2), mprotect(2),
+    ///   madvise(2), mbind(2), mremap(2)): on Linux before 5.7, or without room in `RLIMIT_AS` for as many addresses as
+    ///   the mapping has; for borrowed mappings; and for files in the hugetlb pool, unless they have no pages at all.
+    /// * What others have set by address is lost in these ranges: protection, guards (`MADV_GUARD_INSTALL`), registration
+    ///   with a userfaultfd. `/proc/PID/maps` does not name the file there.
+    ///
+    /// # Userfaultfd
+    ///
+    /// A userfaultfd that is registered for the range receives `UFFD_EVENT_REMOVE`, twice for a shared mapping. This method
+    /// returns after another thread has read the events. Pages that `UFFDIO_POISON` marked can be accessed again. See
     /// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html),
     /// [ioctl_userfaultfd(2)](https://man7.org/linux/man-pages/man2/ioctl_userfaultfd.2.html).
     ///
@@ -46,11 +68,12 @@ impl MmapRegion {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`], [`Error::ReadOnly`]; [`Error::Refused`] by a file system that has no holes, for instance:
-    /// then some pages may be gone, and others not.
+    /// [`Error::OutOfBounds`] and [`Error::ReadOnly`]: nothing was done. [`Error::Refused`] if the kernel refuses a step, for
+    /// example because the file system has no holes: some pages may be discarded and others not. After [`Step::Zero`],
+    /// which is a page that cannot be written, pages of a private mapping may show the file.
     pub fn discard(&self, offset: usize, len: usize) -> Result<usize, Error> {
         let Some((start, len)) = self.whole_pages(offset, len)? else { return Ok(0) };
-        self.give_back(start, len)?;
+        self.give_back(start, len, false)?;
         Ok(len)
     }
 
@@ -70,47 +93,75 @@ impl MmapRegion {
         Ok((whole > 0).then_some((offset.saturating_add(before), whole)))
     }
 
-    /// Gives back `len` bytes from `offset`, which are whole pages of the mapping.
-    pub(super) fn give_back(&self, offset: usize, len: usize) -> Result<(), Error> {
+    /// Gives back `len` bytes from `offset`, which are whole pages of the mapping. `closed` says that nobody may access
+    /// them.
+    pub(super) fn give_back(&self, offset: usize, len: usize, closed: bool) -> Result<(), Error> {
         let start = self.start.as_ptr().wrapping_add(offset).cast();
-        let refused = |step| move |errno: rustix::io::Errno| Error::Refused { step, size: len, source: errno.into() };
+        let refused = |step| move |errno| refused(step, len, errno);
         let advise = |advice| {
             // SAFETY: the pages are this mapping's, whose bytes anybody may change who has it, and are accessed through
             // slices only, for which the guest may change them, too.
             unsafe { rustix::mm::madvise(start, len, advice) }
         };
-        match self.sharing {
-            // Where all that the process maps is locked (mlockall), `MADV_DONTNEED` is invalid.
-            Sharing::Private => match advise(Advice::LinuxDontNeed) {
-                Err(rustix::io::Errno::INVAL) => advise(Advice::LinuxDontneedLocked),
-                answer => answer,
+        // Where all that the process maps is locked (mlockall), `MADV_DONTNEED` is invalid. Returns whether it was.
+        let unmap = || match advise(Advice::LinuxDontNeed) {
+            Err(Errno::INVAL) => advise(Advice::LinuxDontneedLocked).map(|()| true),
+            answer => answer.map(|()| false),
+        };
+        if self.sharing == Sharing::Private {
+            // Also of pages that are mapped anew below: it tells a userfaultfd.
+            let lock = if unmap().map_err(refused(Step::Discard))? { Lock::OnFault } else { self.lock };
+            if !self.shows_file()? {
+                return Ok(());
             }
-            .map_err(refused(Step::Discard)),
-            // So is `MADV_REMOVE`, and no advice removes locked pages of shared memory. They are locked again as they are
-            // touched, as private ones are after `MADV_DONTNEED_LOCKED`.
-            Sharing::Shared => match advise(Advice::LinuxRemove) {
-                Err(rustix::io::Errno::INVAL) => {
-                    // SAFETY: whether pages are locked changes no byte of them.
-                    unsafe { rustix::mm::munlock(start, len) }.map_err(refused(Step::Lock))?;
-                    let removed = advise(Advice::LinuxRemove);
-                    // What is invalid still had another reason, and was not locked unless we have locked it.
-                    if removed != Err(rustix::io::Errno::INVAL) || self.lock != Lock::None {
-                        // SAFETY: as above.
-                        unsafe { rustix::mm::mlock_with(start, len, MlockFlags::ONFAULT) }
-                            .map_err(refused(Step::Lock))?;
-                    }
-                    removed
-                }
-                answer => answer,
-            }
-            .map_err(refused(Step::Discard)),
+            return self.hide_file(offset..offset.saturating_add(len), closed, lock);
         }
+        let remove = || {
+            let removed = advise(Advice::LinuxRemove);
+            if removed != Err(Errno::INVAL) {
+                // A hole leaves markers of userfaultfd (UFFDIO_POISON) in the page table. Where this is refused, access to
+                // such a page stays an error.
+                match unmap() {
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            removed
+        };
+        // `MADV_REMOVE` is invalid where memory is locked, and no advice removes locked pages of shared memory. They are
+        // locked again as they are touched, as private ones are after `MADV_DONTNEED_LOCKED`.
+        match remove() {
+            Err(Errno::INVAL) => {
+                // SAFETY: whether pages are locked changes no byte of them.
+                unsafe { rustix::mm::munlock(start, len) }.map_err(refused(Step::Lock))?;
+                let removed = remove();
+                // What is invalid still had another reason, and was not locked unless we have locked it.
+                if removed != Err(Errno::INVAL) || self.lock != Lock::None {
+                    // SAFETY: as above.
+                    unsafe { rustix::mm::mlock_with(start, len, MlockFlags::ONFAULT) }.map_err(refused(Step::Lock))?;
+                }
+                removed
+            }
+            answer => answer,
+        }
+        .map_err(refused(Step::Discard))
+    }
+
+    /// Whether a discarded page would show a file, and should not.
+    fn shows_file(&self) -> Result<bool, Error> {
+        let Some(at) = self.file.as_ref().filter(|_| self.hides_file) else { return Ok(false) };
+        if !self.is_hugetlb {
+            return Ok(true);
+        }
+        // A private mapping makes no pages in a file of hugetlbfs. One without any, as a new memfd, reads as zero.
+        let status = rustix::fs::fstat(at.file()).map_err(|errno| refused(Step::FileLength, self.size, errno))?;
+        Ok(status.st_blocks != 0)
     }
 }
 
 impl GuestRegionMmap {
-    /// As [`MmapRegion::discard`], for bytes from an offset; and pages that were given back are marked as dirty. What is
-    /// [unplugged](Self::unplug) has none to give back, and does not count.
+    /// Discards whole pages as [`MmapRegion::discard`] does, marks them as dirty, and returns the number of bytes.
+    /// [Unplugged](Self::unplug) pages are skipped and do not count. The range is rounded inwards to whole pages, and the
+    /// result may be 0.
     ///
     /// # Errors
     ///
@@ -120,7 +171,7 @@ impl GuestRegionMmap {
         let Some((start, len)) = self.mapping.whole_pages(offset, len)? else { return Ok(0) };
         let mut given_back: u64 = 0;
         for part in self.unplugged().outside(start..start.saturating_add(len)) {
-            let answer = self.mapping.give_back(part.start, part.len());
+            let answer = self.mapping.give_back(part.start, part.len(), false);
             // Also where only some of them may be gone.
             self.tracker.mark(self.tracker.base().wrapping_add(part.start as u64), part.len());
             answer?;
@@ -131,8 +182,9 @@ impl GuestRegionMmap {
 }
 
 impl GuestMemoryMmap {
-    /// Gives back to the host the whole pages among `len` bytes at `addr`, in one region or several that touch, and
-    /// answers how many bytes that were: see [`MmapRegion::discard`]. They are marked as dirty.
+    /// Discards the whole pages among `len` bytes at `addr`, in one region or in adjacent ones, and returns the number of
+    /// bytes. They are marked as dirty. See [`MmapRegion::discard`]: the range is rounded inwards to whole pages in each
+    /// region, and the result may be 0.
     ///
     /// ```
     /// use memory_model::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -154,7 +206,7 @@ impl GuestMemoryMmap {
 
     /// As [`discard`](Self::discard), for many ranges: pairs of an address and a length in bytes, in any order, that may
     /// overlap. They are sorted and merged, checked as a whole, and then given back with one system call for each that
-    /// remains and region that it is in. What free page reporting needs (VIRTIO 1.2, 5.5.6.7).
+    /// remains and region that it is in (several for memory that is not private and anonymous). What free page reporting needs (VIRTIO 1.2, 5.5.6.7).
     ///
     /// # Errors
     ///
@@ -182,7 +234,7 @@ impl GuestMemoryMmap {
 
     /// As [`discard_ranges`](Self::discard_ranges), for pages of `page_size` bytes that are told by their numbers, as a
     /// balloon's are (VIRTIO 1.2, 5.5.6: of 4096 bytes, whatever the guest's pages are). Where the host's pages are
-    /// larger, those are given back of which all parts are named.
+    /// larger, a page is discarded if all of its parts are listed. The result may be 0.
     ///
     /// ```
     /// use memory_model::{GuestAddress, GuestMemoryMmap};

@@ -1,4 +1,5 @@
 use super::details::Details;
+use super::options::Sharing;
 use super::{FileOffset, MmapRegion};
 use crate::bytes::forward_bytes;
 use crate::dirty::Tracker;
@@ -96,6 +97,11 @@ impl GuestMemoryRegion for GuestRegionMmap {
     }
 
     fn file_offset(&self) -> Option<&FileOffset> {
-        self.mapping.file_offset()
+        // What a private mapping holds is not what others would see in the file.
+        self.mapping.file_offset().filter(|_| self.mapping.sharing == Sharing::Shared)
     }
 }
+
+// No larger than three cache lines.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<GuestRegionMmap>() <= 192);

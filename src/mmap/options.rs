@@ -27,6 +27,19 @@ pub enum Protection {
     ReadOnly,
 }
 
+/// Contents of the pages of a private file mapping after they are discarded, or unplugged and plugged again.
+///
+/// Pages of all other mappings read as zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Discarded {
+    /// Zeros, as a guest expects of a balloon or of virtio-mem.
+    #[default]
+    Zeros,
+    /// The file's bytes, as after `MADV_DONTNEED`: the guest's memory goes back to the state of the snapshot.
+    File,
+}
+
 /// The size of a page of hugetlb memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HugePageSize {

@@ -43,6 +43,10 @@ impl GuestRegionMmap {
     /// a hypervisor whose guest touches them. One that runs meanwhile is done or faults. Those that go on by other ways must
     /// have ended: devices with a mapping of their own (VFIO), peers, I/O that the kernel has taken pages for.
     ///
+    /// A private mapping of a file gets anonymous memory in the file's place, as [`MmapRegion::discard`] describes. Where the
+    /// kernel refuses to map it, the part is filled with zeros instead, which stay in memory; a write by another thread at
+    /// that moment may then remain.
+    ///
     /// Accesses to what is plugged pay nothing for it: the protection of the pages refuses the others. Each part that differs
     /// from its neighbours is a mapping to the kernel, of which it has at most `vm.max_map_count`.
     ///
@@ -55,7 +59,7 @@ impl GuestRegionMmap {
     /// Nothing was done: [`Error::OutOfBounds`]; [`Error::PartOfPage`] (a page is the host's, or a huge one of the hugetlb
     /// pool; the last one ends with the region); [`Error::Unrecovered`]; [`Error::ReadOnly`]; [`Error::Borrowed`].
     ///
-    /// [`Error::Refused`] by the kernel: all is plugged as before. If it was of [`Step::Discard`] or [`Step::Lock`], some
+    /// [`Error::Refused`] by the kernel: all is plugged as before. If it was of [`Step::Discard`], [`Step::Zero`] or [`Step::Lock`], some
     /// pages may be gone, and all are marked as dirty. [`Error::NotUndone`]: if the kernel refuses that, too.
     pub fn unplug(&self, offset: MemoryRegionAddress, len: GuestUsize) -> Result<(), Error> {
         let Some(range) = self.checked(offset, len, PlugState::Unplugged)? else { return Ok(()) };
@@ -67,7 +71,8 @@ impl GuestRegionMmap {
     }
 
     /// Lets `len` bytes from `offset` be accessed again, as the region's [protection](Self::protect) is by then. What was
-    /// unplugged reads as zero, or as the file, where that is mapped privately, and is marked as dirty. What is plugged
+    /// unplugged reads as zero and is marked as dirty. (In a private mapping of a file with
+    /// [`Discarded::File`](super::Discarded::File) it reads as the file.) What is plugged
     /// already stays as it is. No bytes are none to plug, at any offset.
     ///
     /// # Errors
@@ -230,7 +235,7 @@ impl GuestRegionMmap {
 impl MmapRegion {
     /// Gives back whole pages that nobody may access.
     fn give_back_closed(&self, part: &Range<usize>) -> Result<(), Error> {
-        let given_back = self.give_back(part.start, part.len());
+        let given_back = self.give_back(part.start, part.len(), true);
         let (Err(Error::Refused { step: Step::Discard, source, .. }), Some(at)) = (&given_back, self.file_offset())
         else {
             return given_back;

@@ -10,7 +10,7 @@ use super::build::refused;
 use super::{Error, MmapRegion, Protection, Step};
 
 impl Protection {
-    fn flags(self) -> MprotectFlags {
+    pub(super) fn flags(self) -> MprotectFlags {
         match self {
             Self::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
             Self::ReadOnly => MprotectFlags::READ,
@@ -46,6 +46,8 @@ impl MmapRegion {
     ) -> Result<(), Error> {
         #[cfg(feature = "fault-recovery")]
         super::build::check_recovery(protection)?;
+        // A discard at the same time maps memory with the access that it finds.
+        let _alone = self.overlay.as_ref().map(|overlay| overlay.lock());
         let (before, read_only) = (self.protection(), protection == Protection::ReadOnly);
         // Said before the pages refuse, and taken back after they no longer do: who writes is refused by word first.
         if read_only {
@@ -57,7 +59,7 @@ impl MmapRegion {
     }
 
     /// What may be done with what is plugged.
-    fn protection(&self) -> Protection {
+    pub(super) fn protection(&self) -> Protection {
         if self.is_read_only() { Protection::ReadOnly } else { Protection::ReadWrite }
     }
 
@@ -101,7 +103,7 @@ impl MmapRegion {
         Ok(())
     }
 
-    fn set_access(&self, part: &Range<usize>, flags: MprotectFlags) -> Result<(), Error> {
+    pub(super) fn set_access(&self, part: &Range<usize>, flags: MprotectFlags) -> Result<(), Error> {
         let start = self.start.as_ptr().wrapping_add(part.start).cast();
         // SAFETY: whole pages of a mapping of this value's own, accessed through slices only, by which an access may fault.
         let changed = unsafe { rustix::mm::mprotect(start, part.len(), flags) };

@@ -64,6 +64,17 @@ impl Ranges {
         })
     }
 
+    /// Whether one of them overlaps `range` or ends where it starts or starts where it ends.
+    pub(super) fn touches(&self, range: &Range<usize>) -> bool {
+        let first = self.sorted.partition_point(|known| known.end < range.start);
+        self.sorted.get(first).is_some_and(|known| known.start <= range.end)
+    }
+
+    /// Number of ranges.
+    pub(super) fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
     /// All of them, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = Range<usize>> {
         self.sorted.iter().cloned()
@@ -107,6 +118,11 @@ mod tests {
                 prop_assert_eq!(ranges.iter().collect::<Vec<_>>(), runs(&bits, true, 0..80));
             }
             let within = from..from + len;
+            let (first, last) = (within.start.saturating_sub(1), within.end.min(79));
+            prop_assert_eq!(ranges.count(), ranges.iter().count());
+            if len > 0 {
+                prop_assert_eq!(ranges.touches(&within), bits[first..=last].contains(&true));
+            }
             prop_assert_eq!(ranges.inside(within.clone()).collect::<Vec<_>>(), runs(&bits, true, within.clone()));
             prop_assert_eq!(ranges.outside(within.clone()).collect::<Vec<_>>(), runs(&bits, false, within));
         }

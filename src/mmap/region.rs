@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::options::Sharing;
+use super::overlay::Overlay;
 use super::place::Place;
 use super::{Error, FileOffset, HugePageSize, Lock, MmapRegionBuilder};
 use crate::{VolatileMemory, VolatileSlice, volatile_memory};
@@ -23,11 +24,16 @@ pub struct MmapRegion {
     pub(super) read_only: AtomicBool,
     pub(super) lock: Lock,
     pub(super) sharing: Sharing,
+    /// Whether it is a private mapping of a file whose bytes must not show where pages were discarded.
+    pub(super) hides_file: bool,
+    /// Whether its pages are of the hugetlb pool.
+    pub(super) is_hugetlb: bool,
     pub(super) place: Option<Place>,
     pub(super) file: Option<FileOffset>,
     /// The size of a page in bytes: the host's, or a huge one.
     pub(super) page: usize,
-    pub(super) hugetlb: Option<HugePageSize>,
+    /// What is mapped there instead.
+    pub(super) overlay: Option<Box<Overlay>>,
 }
 
 #[expect(clippy::non_send_fields_in_send_ty, reason = "the pointers, which belong to no thread")]
@@ -76,7 +82,8 @@ impl MmapRegion {
         unsafe { Self::builder(size).from_raw(start) }
     }
 
-    /// The file that is mapped, and where in it the mapping begins; `None` for anonymous memory.
+    /// Returns the file that is mapped, and the position where the mapping begins; `None` for anonymous memory. A private
+    /// mapping holds other bytes than its file where it was written or discarded.
     pub fn file_offset(&self) -> Option<&FileOffset> {
         self.file.as_ref()
     }
@@ -92,7 +99,7 @@ impl MmapRegion {
 
     /// The size of the pages in the hugetlb pool that it is made of; `None` for other memory.
     pub fn hugetlb(&self) -> Option<HugePageSize> {
-        self.hugetlb
+        HugePageSize::new(self.page as u64).filter(|_| self.is_hugetlb)
     }
 
     /// All of it, for the region that takes it over.

@@ -36,6 +36,8 @@ pub enum Step {
     Protect,
     /// Pages are given back: madvise(2), `MADV_DONTNEED` or `MADV_REMOVE`; or fallocate(2), `FALLOC_FL_PUNCH_HOLE`.
     Discard,
+    /// Pages of a privately mapped file are replaced by zeros: mremap(2), or a write.
+    Zero,
 }
 
 impl Step {
@@ -87,6 +89,7 @@ impl Step {
             (Self::Discard, Some(Errno::INVAL)) => {
                 " (private hugetlb pages, and private pages that are locked, need Linux 5.18)"
             }
+            (Self::Zero, Some(Errno::FAULT)) => " (a page cannot be written: the file may be shorter than it was)",
             _ => "",
         }
     }
@@ -110,6 +113,7 @@ impl fmt::Display for Step {
             Self::Prefault => "the prefault (MADV_POPULATE)",
             Self::Protect => "changing the protection (mprotect)",
             Self::Discard => "giving back (madvise)",
+            Self::Zero => "replacing the file by zeros (mremap)",
         })
     }
 }

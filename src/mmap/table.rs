@@ -75,7 +75,7 @@ fn backing(region: &GuestRegionMmap) -> String {
         Sharing::Private => "private",
     };
     let owner = if region.mapping.place.is_some() { "" } else { "borrowed " };
-    match region.file_offset() {
+    match region.mapping.file_offset() {
         Some(at) => format!("{owner}{sharing} file +{:#x}", at.start()),
         None => format!("{owner}{sharing} anonymous"),
     }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 
 use memory_model::mmap::{HugePageSize, HugePages, MmapRegion, MmapRegionBuilder};
-use memory_model::{Bytes, VolatileMemory};
+use memory_model::{Bytes, GuestAddress, GuestRegionMmap, MemoryRegionAddress, VolatileMemory};
 use rustix::fs::FlockOperation;
 
 use super::kernel::Areas;
@@ -92,4 +92,28 @@ fn huge_pages_are_given_back_whole_to_the_pool() {
         // The one before was made again when it was read.
         assert_eq!(resident(&region), 3 * HUGE, "{number}");
     }
+}
+
+#[test]
+fn huge_pages_of_a_private_file_read_zero() {
+    let Some(_pool) = Pool::with(8) else { return };
+    let builder = || MmapRegion::builder(2 * HUGE).huge_pages(HugePages::Hugetlb(HugePageSize::MIB_2));
+    let shared = builder().memfd("huge").build().unwrap();
+    shared.as_volatile_slice().fill(7, shared.len(), 0).unwrap();
+    let file = || shared.file_offset().unwrap().clone();
+    let region = builder().file(file()).private().build().unwrap();
+    region.as_volatile_slice().fill(0xa5, HUGE, HUGE).unwrap();
+    assert_eq!(region.discard(1, 2 * HUGE - 1).unwrap(), HUGE);
+    let bytes = contents(&region);
+    assert!(bytes.iter().enumerate().all(|(offset, byte)| *byte == if offset < HUGE { 7 } else { 0 }));
+    drop(region);
+    if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        return;
+    }
+    let region = GuestRegionMmap::new(builder().file(file()).private().build().unwrap(), GuestAddress(0)).unwrap();
+    region.unplug(MemoryRegionAddress(0), HUGE as u64).unwrap();
+    assert!(region.read_obj::<u8>(MemoryRegionAddress(0)).is_err());
+    region.plug(MemoryRegionAddress(0), HUGE as u64).unwrap();
+    let read = |offset: usize| region.read_obj::<u8>(MemoryRegionAddress(offset as u64)).unwrap();
+    assert_eq!([read(0), read(HUGE - 1), read(HUGE)], [0, 0, 7]);
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use memory_model::mmap::{Error, HugePages, Lock, MmapRegionBuilder, Step};
+use memory_model::mmap::{Discarded, Error, HugePages, Lock, MmapRegionBuilder, Step};
 use memory_model::{
     Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress,
     MmapRegion,
@@ -17,13 +17,14 @@ const START: u64 = 0x8000_0000;
 /// A way of mapping memory, and whether what was unplugged is the file's bytes again, and not zero.
 pub(crate) type Backing = (&'static str, bool, fn(MmapRegionBuilder) -> MmapRegionBuilder);
 
-pub(crate) const BACKINGS: [Backing; 12] = [
+pub(crate) const BACKINGS: [Backing; 13] = [
     ("anonymous, private", false, |mapping| mapping),
     ("anonymous, shared", false, MmapRegionBuilder::shared),
     ("memfd, shared", false, |mapping| mapping.memfd("plug")),
     ("memfd, private", false, |mapping| mapping.memfd("plug").private()),
     ("file, shared", false, |mapping| mapping.file(file())),
-    ("file, private", true, |mapping| mapping.file(file()).private()),
+    ("file, private", false, |mapping| mapping.file(file()).private()),
+    ("file, private, shown again", true, |mapping| mapping.file(file()).private().discarded(Discarded::File)),
     ("private, locked", false, |mapping| mapping.lock(Lock::Now)),
     ("private, locked on fault", false, |mapping| mapping.lock(Lock::OnFault)),
     ("memfd, locked", false, |mapping| mapping.memfd("plug").lock(Lock::Now)),
