@@ -178,10 +178,10 @@ fn poisoned_pages_read_zero_after_discard() {
         // SAFETY: it concerns only mappings that are registered with it.
         let uffd = match unsafe { rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC) } {
             Ok(uffd) => uffd,
-            Err(errno) => return eprintln!("skipped: userfaultfd: {errno}"),
+            Err(errno) => return memory_model_test_support::skip!("no userfaultfd: {errno}"),
         };
         if let Err(error) = ioctl(&uffd, UFFDIO_API, [UFFD_API, UFFD_FEATURE_POISON, 0]) {
-            return eprintln!("skipped: UFFD_FEATURE_POISON: {error}");
+            return memory_model_test_support::skip!("no userfaultfd: UFFD_FEATURE_POISON: {error}");
         }
         let (start, size) = (region.as_volatile_slice().as_ptr().addr() as u64, page() as u64);
         let (all, len) = (start, region.len() as u64);
