@@ -61,7 +61,7 @@ pub(crate) struct Ring {
 enum Command {
     /// To answer what is under way, and to end.
     Stop,
-    /// To keep nothing of a memory that is no longer the map's, and to tell when it is so.
+    /// To use the present memory map from now on, to keep nothing of an older one, and to confirm that.
     Refresh(SyncSender<()>),
 }
 
@@ -80,7 +80,7 @@ struct Running {
 #[derive(Debug)]
 struct Control {
     commands: Sender<Command>,
-    notify: Arc<AtomicBool>,
+    again: Arc<Again>,
     wake: Arc<File>,
 }
 
@@ -88,10 +88,18 @@ struct Control {
 #[derive(Debug)]
 pub(crate) struct Commands {
     receiver: Receiver<Command>,
-    /// The driver is to be notified, whether there is something new or not. A flag, as nobody waits for it: however often a
-    /// front-end asks for it, that is once.
-    notify: Arc<AtomicBool>,
+    again: Arc<Again>,
     wake: Arc<File>,
+}
+
+/// Events that are to be signalled whether there is something new or not, as they are new. Flags, as nobody waits for them:
+/// however often a front-end exchanges an event, it is signalled once.
+#[derive(Debug, Default)]
+struct Again {
+    /// The driver is to be notified.
+    call: AtomicBool,
+    /// The front-end is to be told that the ring is broken, if it is.
+    error: AtomicBool,
 }
 
 /// By what a ring's thread is woken, and whom it wakes.
@@ -135,14 +143,18 @@ impl Ring {
     pub(crate) fn set_call(&self, event: Option<File>) -> io::Result<()> {
         self.call.set(event.map(events::accept).transpose()?);
         if let Some(running) = &self.running {
-            running.control.notify();
+            running.control.notify(|again| &again.call);
         }
         Ok(())
     }
 
-    /// By what the front-end is told that the ring is broken.
+    /// By what the front-end is told that the ring is broken. If it is, it is told at once: that was signalled by the event
+    /// before this one, if there was any.
     pub(crate) fn set_error(&self, event: Option<File>) -> io::Result<()> {
         self.error.set(event.map(events::accept).transpose()?);
+        if let Some(running) = &self.running {
+            running.control.notify(|again| &again.error);
+        }
         Ok(())
     }
 
@@ -166,15 +178,15 @@ impl Ring {
             Some(Kick::Polled) | None => None,
         };
         let (call, error) = (self.call.clone(), self.error.clone());
-        let notify = Arc::new(AtomicBool::new(false));
-        let commands = Commands { receiver, notify: Arc::clone(&notify), wake: Arc::clone(&wake) };
+        let again = Arc::new(Again::default());
+        let commands = Commands { receiver, again: Arc::clone(&again), wake: Arc::clone(&wake) };
         let server = server(Events { kick, call, error, commands })?;
         let (ends, ended) = sync_channel(0);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             let _ends: SyncSender<()> = ends;
             server.run()
         })?;
-        let control = Control { commands: sender, notify, wake };
+        let control = Control { commands: sender, again, wake };
         self.running = Some(Running { control, thread, ended, _lease: lease });
         Ok(())
     }
@@ -216,7 +228,7 @@ impl Ring {
         }
     }
 
-    /// Has the thread let go of memory that is no longer the map's. Answers what tells when it has.
+    /// Has the thread use the present memory map, and let go of older ones. Returns what tells when it does.
     pub(crate) fn refresh(&self) -> Option<Receiver<()>> {
         let running = self.running.as_ref()?;
         let (done, is_done) = sync_channel(1);
@@ -233,9 +245,10 @@ impl Control {
         }
     }
 
-    fn notify(&self) {
+    /// Has the thread signal an event once more.
+    fn notify(&self, event: impl FnOnce(&Again) -> &AtomicBool) {
         // Release: pairs with the thread's swap, which then finds the event that was set before.
-        self.notify.store(true, Ordering::Release);
+        event(&self.again).store(true, Ordering::Release);
         events::signal(&self.wake);
     }
 }
@@ -246,8 +259,13 @@ impl Commands {
     }
 
     /// Whether the driver is to be notified, since this was last asked.
-    fn takes_notify(&self) -> bool {
-        self.notify.load(Ordering::Relaxed) && self.notify.swap(false, Ordering::Acquire)
+    fn takes_call(&self) -> bool {
+        take(&self.again.call)
+    }
+
+    /// Whether the front-end is to be told of a broken ring, since this was last asked.
+    fn takes_error(&self) -> bool {
+        take(&self.again.error)
     }
 
     fn clear(&self) {
@@ -255,6 +273,10 @@ impl Commands {
             tracing::error!(%error, "a thread's own event cannot be read");
         }
     }
+}
+
+fn take(flag: &AtomicBool) -> bool {
+    flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::Acquire)
 }
 
 impl AsFd for Commands {

@@ -115,7 +115,7 @@ impl Server {
                 match command {
                     Command::Stop => {
                         self.drain();
-                        self.notify_again();
+                        self.notify_again(next);
                         return self.queue.next_avail();
                     }
                     Command::Refresh(done) => {
@@ -125,7 +125,7 @@ impl Server {
                     }
                 }
             }
-            self.notify_again();
+            self.notify_again(next);
             match next {
                 Next::Go => next = self.step(Processor::process),
                 Next::Wait | Next::Retry | Next::Broken => next = self.wait(next),
@@ -184,7 +184,7 @@ impl Server {
         Next::Broken
     }
 
-    /// Lets go of memory that is no longer the map's.
+    /// Uses the present memory map from now on, as every step does, and lets go of older ones.
     fn refresh(&mut self) {
         let mem = self.memory.read();
         self.queue.unpin();
@@ -193,10 +193,13 @@ impl Server {
         }
     }
 
-    /// Notifies the driver once more, if that was asked for.
-    fn notify_again(&self) {
-        if self.events.commands.takes_notify() {
+    /// Signals events once more, if that was asked for.
+    fn notify_again(&self, next: Next) {
+        if self.events.commands.takes_call() {
             self.events.call.signal();
+        }
+        if self.events.commands.takes_error() && next == Next::Broken {
+            self.events.error.signal();
         }
     }
 

@@ -1,4 +1,18 @@
 //! The messages of a front-end, one by one: vhost-user, "Front-end message types".
+//!
+//! A message that changes what a ring sees returns, and so is acknowledged, when every running ring uses the new state:
+//!
+//! | message                                    | how a running ring comes to use the new state                           |
+//! |--------------------------------------------|-------------------------------------------------------------------------|
+//! | memory tables and regions                  | its thread takes the new map between two batches, and confirms that     |
+//! | a table that replaces regions              | its thread ends, and another is started                                 |
+//! | addresses, kick, enable                    | its thread ends, and another is started; not if nothing has changed     |
+//! | log, features (`LOG_ALL`)                  | a region's tracker and the ring's log are switched, also for what is under way |
+//! | call, error                                | what was told by the old event is told by the new one again             |
+//! | other features, inflight region            | not at all: they are for rings that are started later                   |
+//!
+//! The wait for a thread ends when its batch does, or its transfer from the image. A thread that an event of the front-end's
+//! blocks is freed. A message that asks for no reply takes the same time: the reply to any later message confirms it, too.
 
 use std::fs::File;
 
@@ -93,7 +107,8 @@ impl VhostUserBackendReqHandlerMut for Session {
         } else {
             self.memory.replace(table)?
         };
-        self.let_go(removed);
+        self.refresh_rings();
+        removed.wait();
         tracing::info!(regions = ctx.len(), "the memory table is set");
         Ok(None)
     }
@@ -109,12 +124,14 @@ impl VhostUserBackendReqHandlerMut for Session {
         _: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
         self.memory.add(region, fd, self.marked.as_ref())?;
+        self.refresh_rings();
         Ok(None)
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
         let removed = self.memory.remove(region)?;
-        self.let_go(removed);
+        self.refresh_rings();
+        removed.wait();
         Ok(())
     }
 
@@ -215,6 +232,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         Ok((description, file))
     }
 
+    /// For rings that are started later.
     fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> Result<()> {
         let count = u16::try_from(self.rings.len()).unwrap_or(u16::MAX);
         let inflight = Inflight::open(inflight, file, count, MAX_RING_SIZE).map_err(Refusal::from)?;

@@ -214,10 +214,6 @@ pub(super) struct NewTable {
 pub(super) struct Removed(Vec<Arc<GuestRegionMmap>>);
 
 impl Removed {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Waits for those who use them still: transfers that are under way. Then they are unmapped, and their files closed.
     pub(super) fn wait(self) {
         for region in self.0 {

@@ -22,7 +22,7 @@ use crate::inflight::Inflight;
 use crate::options::{Engine, Optional, Options};
 use crate::ring::{Addresses, Log, Processor, Records, Ring, Server, Start};
 use crate::stats::Stats;
-use memory::{MemoryTable, Removed};
+use memory::MemoryTable;
 use refusal::Refusal;
 
 /// The largest ring. Requests fit into those of 128 entries, and larger: that is the `seg_max` of the device.
@@ -248,17 +248,14 @@ impl Session {
         outcome
     }
 
-    /// Waits until nobody uses what was removed from the memory.
-    fn let_go(&mut self, removed: Removed) {
-        if removed.is_empty() {
-            return;
-        }
+    /// Waits until every running ring uses the present memory map. A ring's thread takes the map once for each batch: without
+    /// this, a request that is made available after the message's reply could be served in the map that was there before.
+    fn refresh_rings(&self) {
         // All at once, then one after the other.
         let refreshed: Vec<_> = self.rings.iter().filter_map(|ring| Some((ring, ring.refresh()?))).collect();
         for (ring, is_done) in refreshed {
-            ring.wait_for(&is_done); // a thread that has ended has let go of everything
+            ring.wait_for(&is_done); // a thread that has ended uses no memory
         }
-        removed.wait();
     }
 
     /// Has writes marked where the front-end wants them to be, and nowhere else.

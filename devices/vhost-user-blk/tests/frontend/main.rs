@@ -8,6 +8,7 @@
 //! | [`basics`]   | what is offered, and what each request does                                                |
 //! | [`rings`]    | how rings are started, stopped, moved and told of changes                                  |
 //! | [`memory`]   | the memory table as a live map                                                             |
+//! | [`changes`]  | acknowledged changes hold for all requests made available afterwards                       |
 //! | [`refused`]  | memory that cannot be, and rings that are nowhere                                          |
 //! | [`log`]      | what is marked in migration's log, and when                                                |
 //! | [`inflight`] | requests outlive the daemon that has taken them                                            |
@@ -25,6 +26,7 @@
 const PINNED: bool = false;
 
 mod basics;
+mod changes;
 #[expect(dead_code, reason = "shared with tests of the queue, which need all of it")]
 #[path = "../../../virtio/tests/virtio/common.rs"]
 mod common;

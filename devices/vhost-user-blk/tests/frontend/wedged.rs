@@ -6,15 +6,16 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use memory_model_virtio::blk::S_OK;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use zerocopy::IntoBytes;
 
 use crate::harness::Until;
-use crate::harness::daemon::{Daemon, Place};
+use crate::harness::daemon::{Daemon, Place, sectors};
 use crate::harness::event::Event;
 use crate::harness::guest::{Guest, Wish, check_next, slot};
-use crate::harness::ram::Ram;
-use crate::harness::wire::{Header, VERSION, code};
+use crate::harness::ram::{Ram, segment};
+use crate::harness::wire::{Header, Region, VERSION, code};
 
 fn make_blocking(event: &Event) {
     fcntl_setfl(event.fd(), fcntl_getfl(event.fd()).unwrap() - OFlags::NONBLOCK).unwrap();
@@ -53,16 +54,18 @@ fn a_front_end_whose_ring_is_wedged_leaves() {
 fn a_front_end_that_waits_for_its_wedged_ring_leaves() {
     let place = Place::new();
     let daemon = Daemon::start(&place, &[]);
-    for number in 0..5 {
+    for number in 0..6 {
         let guest = wedged(&daemon);
-        let other = Event::new();
+        let (other, more) = (Event::new(), Ram::new(&[(1 << 40, 1 << 20)]));
+        let added = slot(Region { user: 1 << 30, ..more.regions[0].0 });
         let (state, region) = ([0_u32, 0], slot(guest.ram.regions[1].0));
         let (code, body, fds): (_, &[u8], _) = match number {
             0 => (code::REM_MEM_REG, &region, vec![]),
             1 => (code::GET_VRING_BASE, state.as_bytes(), vec![]),
             2 => (code::SET_VRING_ENABLE, state.as_bytes(), vec![]),
             3 => (code::SET_VRING_CALL, &[0; 8], vec![other.fd()]),
-            _ => (code::SET_VRING_CALL, &[0; 8], vec![guest.queues[0].call.fd()]),
+            4 => (code::SET_VRING_CALL, &[0; 8], vec![guest.queues[0].call.fd()]),
+            _ => (code::ADD_MEM_REG, &added, vec![more.file(0)]),
         };
         assert!(guest.wire.send(code, 0, body, &fds));
         drop(guest);
@@ -81,6 +84,24 @@ fn a_wedged_ring_can_be_stopped_and_goes_on() {
         assert!(!guest.queues[0].err.wait(Duration::ZERO), "the ring is said to be broken");
         assert!(guest.queues[0].call.wait(Duration::ZERO), "a notification is lost");
         guest.start(0, 2);
+        guest.check();
+    }
+}
+
+/// The ring is freed, and then uses the new memory.
+#[test]
+fn region_is_added_while_a_ring_is_wedged() {
+    let place = Place::new();
+    for engine in ENGINES {
+        let daemon = Daemon::start(&place, engine);
+        let mut guest = wedged(&daemon);
+        let more = Ram::new(&[(1 << 40, 1 << 20)]);
+        let region = Region { user: 1 << 30, ..more.regions[0].0 };
+        guest.must(code::ADD_MEM_REG, &slot(region), &[more.file(0)]);
+        let request = guest.queues[0].read(5, 1).at(&[segment(region.guest, 512)]);
+        guest.queues[0].submit(&guest.ram, request);
+        assert_eq!(guest.queues[0].wait(&guest.ram).status, S_OK);
+        assert!(more.bytes(region.guest, 512) == sectors(5, 1));
         guest.check();
     }
 }
