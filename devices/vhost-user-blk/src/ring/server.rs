@@ -60,6 +60,7 @@ impl Processor {
         }
     }
 
+    /// A step of what answers all requests that are under way.
     fn drain(
         &mut self,
         queue: &mut Queue,
@@ -68,7 +69,7 @@ impl Processor {
     ) -> Result<Processed, WorkerError> {
         match self {
             Self::Sync(_) => Ok(Processed::default()),
-            Self::Engine(worker) => worker.drain_with(queue, mem, records),
+            Self::Engine(worker) => worker.drain_next(queue, mem, records),
         }
     }
 }
@@ -208,7 +209,8 @@ impl Server {
         loop {
             match self.step(Processor::drain) {
                 Next::Retry => std::thread::sleep(RETRY),
-                Next::Go | Next::Wait | Next::Broken => return,
+                Next::Go => {}
+                Next::Wait | Next::Broken => return,
             }
         }
     }

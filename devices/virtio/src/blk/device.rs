@@ -5,6 +5,7 @@ use std::sync::Arc;
 use memory_model::buffers::{Reader, Writer};
 use memory_model::{DataInit, IoMemory, guest_memory};
 
+use super::budget::Budget;
 use super::config::{
     ConfigSpace, F_BLK_SIZE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_WRITE_ZEROES,
     MAX_DISCARD_SECTORS, MAX_RANGES, MAX_SEGMENT_SIZE, MAX_WRITE_ZEROES_SECTORS,
@@ -177,7 +178,8 @@ impl Block {
     /// Answers the requests that are available, and asks for a notification of the next.
     ///
     /// At most as many as the queue has entries: a driver that goes on making requests cannot keep a caller from its
-    /// other duties. See [`Processed::more`].
+    /// other duties. Fewer, if they are large or wait for the disk: it returns after some 256 KiB, so that the driver is notified
+    /// of those. See [`Processed::more`].
     ///
     /// # Errors
     ///
@@ -199,20 +201,25 @@ impl Block {
         journal: &mut J,
     ) -> Result<Processed, QueueError> {
         let limit = u32::from(queue.size());
-        let mut processed = Processed::default();
+        let (mut processed, mut budget) = (Processed::default(), Budget::new());
         loop {
             queue.disable_notifications(mem)?;
-            while processed.requests < limit {
+            while processed.requests < limit && !budget.is_spent() {
                 let Some(chain) = queue.pop(mem)? else { break };
                 let head = chain.head();
                 journal.taken(head);
-                match self.answer(mem, &chain) {
+                budget.spend(&chain);
+                let answer = self.answer(mem, &chain);
+                if let Ok(answer) = &answer {
+                    budget.spend_on(answer.kind(), self.writeback);
+                }
+                match answer {
                     Ok(answer) => answer.publish((queue, head), mem, journal, &mut processed)?,
                     Err(reason) => return Err(queue.mark_broken(reason)),
                 }
             }
             processed.more = queue.enable_notifications(mem)?;
-            if !processed.more || processed.requests >= limit {
+            if !processed.more || processed.requests >= limit || budget.is_spent() {
                 processed.notify = queue.needs_notification(mem)?;
                 return Ok(processed);
             }

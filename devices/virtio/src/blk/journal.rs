@@ -151,6 +151,11 @@ impl Answer {
         Self { written: u32::try_from(written).unwrap_or(u32::MAX), outcome }
     }
 
+    /// The request's type.
+    pub(super) fn kind(&self) -> u32 {
+        self.outcome.kind
+    }
+
     /// Gives it to the driver, which looks for it at `head`.
     #[inline]
     pub(super) fn publish<I: IoMemory, J: Journal>(

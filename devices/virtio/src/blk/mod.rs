@@ -20,6 +20,7 @@
 //! What is wrong with a request is the request's problem: its status is [`S_IOERR`] or [`S_UNSUPP`], and the queue goes
 //! on. Only where there is no place for the status is the queue broken.
 
+mod budget;
 mod config;
 mod device;
 mod file;

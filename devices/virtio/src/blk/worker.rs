@@ -10,6 +10,7 @@ use memory_model::buffers::uring::{Completion, FileEngine};
 use memory_model::guest_memory::Error;
 use memory_model::io_memory::IoMemory;
 
+use super::budget::Budget;
 use super::device::{Block, Processed, Task};
 use super::format::{S_IOERR, S_OK};
 use super::journal::{Answer, Journal};
@@ -162,8 +163,9 @@ impl Worker {
     /// Answers the requests that are done, takes those that are available, and asks for a notification of the next. To be
     /// called when the driver notifies, and when the [descriptor](Self::as_fd) can be read; always with the same queue.
     ///
-    /// Takes at most as many as the queue has entries: see [`Processed::more`]. Others wait in the ring while as many as
-    /// there is room for are under way.
+    /// Takes at most as many as the queue has entries, and fewer if they are large: what the kernel has at hand it copies while a
+    /// request is begun, so the call returns after some 256 KiB, and the driver sees those requests before others are begun. See
+    /// [`Processed::more`]. Others wait in the ring while as many as there is room for are under way.
     ///
     /// # Errors
     ///
@@ -189,26 +191,30 @@ impl Worker {
     where
         I: IoMemory<Physical: RegionMap<Region: Send + Sync + 'static>>,
     {
-        let mut processed = Processed::default();
+        let (mut processed, mut budget) = (Processed::default(), Budget::new());
         let mut left = queue.size();
         loop {
             queue.disable_notifications(mem)?;
             self.answer_done(queue, mem, journal, &mut processed)?;
-            while left > 0 && self.has_room() {
+            while left > 0 && !budget.is_spent() && self.has_room() {
                 let Some(chain) = queue.pop(mem)? else { break };
                 left = left.saturating_sub(1);
                 let head = chain.head();
                 journal.taken(head);
+                budget.spend(&chain);
                 match self.begin(&chain, mem) {
                     Ok(Begun::UnderWay) => {}
-                    Ok(Begun::Answered(answer)) => answer.publish((queue, head), mem, journal, &mut processed)?,
+                    Ok(Begun::Answered(answer)) => {
+                        budget.spend_on(answer.kind(), self.disk.is_writeback());
+                        answer.publish((queue, head), mem, journal, &mut processed)?;
+                    }
                     Err(reason) => return Err(queue.mark_broken(reason).into()),
                 }
             }
             self.answer_done(queue, mem, journal, &mut processed)?;
             // Where there is no room, that is known when there is again.
             processed.more = queue.enable_notifications(mem)? && self.has_room();
-            if !processed.more || left == 0 {
+            if !processed.more || left == 0 || budget.is_spent() {
                 processed.notify = queue.needs_notification(mem)?;
                 return Ok(processed);
             }
@@ -237,10 +243,15 @@ impl Worker {
     {
         // So there is room for all, as there is for as many as the queue has entries.
         queue.check_retaken(heads, self.in_flight())?;
-        let mut processed = Processed { more: true, ..Processed::default() };
+        let (mut processed, mut budget) = (Processed { more: true, ..Processed::default() }, Budget::new());
         for &head in heads {
+            if budget.is_spent() {
+                self.answer_done(queue, mem, journal, &mut processed)?;
+                budget = Budget::new();
+            }
             let chain = queue.retake(mem, head)?;
             journal.taken(head);
+            budget.spend(&chain);
             match self.begin(&chain, mem) {
                 Ok(Begun::UnderWay) => {}
                 Ok(Begun::Answered(answer)) => answer.publish((queue, head), mem, journal, &mut processed)?,
@@ -273,12 +284,34 @@ impl Worker {
         mem: &I,
         journal: &mut J,
     ) -> Result<Processed, WorkerError> {
-        let mut processed = Processed::default();
-        self.answer_done(queue, mem, journal, &mut processed)?;
-        while self.in_flight() > 0 {
-            self.engine.wait()?;
-            self.answer_done(queue, mem, journal, &mut processed)?;
+        let mut all = Processed::default();
+        loop {
+            let processed = self.drain_next(queue, mem, journal)?;
+            all.requests = all.requests.saturating_add(processed.requests);
+            all.failed = all.failed.saturating_add(processed.failed);
+            all.notify |= processed.notify;
+            if !processed.more {
+                return Ok(all);
+            }
         }
+    }
+
+    /// A step of [`drain_with`](Self::drain_with): waits until a request is done, answers those that are, and returns, so that
+    /// the driver is notified of them while others are under way. To be called again while there is [more](Processed::more).
+    ///
+    /// # Errors
+    ///
+    /// As for [`process_queue`](Self::process_queue).
+    pub fn drain_next<I: IoMemory, J: Journal>(
+        &mut self,
+        queue: &mut Queue,
+        mem: &I,
+        journal: &mut J,
+    ) -> Result<Processed, WorkerError> {
+        let mut processed = Processed::default();
+        self.engine.wait()?;
+        self.answer_done(queue, mem, journal, &mut processed)?;
+        processed.more = self.in_flight() > 0;
         processed.notify = queue.needs_notification(mem)?;
         Ok(processed)
     }

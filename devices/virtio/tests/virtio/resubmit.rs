@@ -132,7 +132,7 @@ fn a_whole_queue_is_done_again() {
 
 #[test]
 fn a_chain_is_retaken_by_its_head() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(64);
     let heads = [machine.read(8), machine.read(9)];
     let mut queue = Queue::resume(machine.config, 2, 0).unwrap();
     for head in heads {

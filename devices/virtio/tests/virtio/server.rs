@@ -55,9 +55,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A disk of 64 sectors, whose bytes are each their sector's number.
-    pub(crate) fn new() -> Self {
-        let content: Vec<u8> = (0..64).flat_map(|sector| [sector; 512]).collect();
+    /// A disk whose bytes are each their sector's number.
+    pub(crate) fn new(sectors: u64) -> Self {
+        let content: Vec<u8> = (0..sectors).flat_map(|sector| [sector as u8; 512]).collect();
         let (mem, file) = (memory(), tempfile::tempfile().unwrap());
         file.write_all_at(&content, 0).unwrap();
         let config = QueueConfig::contiguous(IoAddress(QUEUE), SIZE).unwrap();
@@ -164,6 +164,32 @@ impl Server {
         }
     }
 
+    /// Waits until a request is done, if any is under way.
+    pub(crate) fn wait(&mut self) {
+        match self {
+            Self::Disk(_) => {}
+            #[cfg(all(
+                feature = "io-uring",
+                target_os = "linux",
+                any(target_arch = "x86_64", target_arch = "aarch64")
+            ))]
+            Self::Worker(worker) => worker.wait().unwrap(),
+        }
+    }
+
+    /// Whether the kernel does requests by itself.
+    pub(crate) fn is_uring(&self) -> bool {
+        match self {
+            Self::Disk(_) => false,
+            #[cfg(all(
+                feature = "io-uring",
+                target_os = "linux",
+                any(target_arch = "x86_64", target_arch = "aarch64")
+            ))]
+            Self::Worker(worker) => worker.fallback_reason().is_none(),
+        }
+    }
+
     /// Does requests again that were under way.
     pub(crate) fn resubmit<J: Journal>(
         &mut self,
@@ -184,11 +210,16 @@ impl Server {
     }
 }
 
-/// Runs a test with each who can serve a queue, on a machine of its own.
+/// Runs a test with each who can serve a queue, on a machine of its own with a disk of 64 sectors.
 pub(crate) fn each(test: impl Fn(&mut Machine, Server)) {
-    let count = Machine::new().servers().len();
+    each_with(64, test);
+}
+
+/// As [`each`], with a disk of so many sectors.
+pub(crate) fn each_with(sectors: u64, test: impl Fn(&mut Machine, Server)) {
+    let count = Machine::new(sectors).servers().len();
     for which in 0..count {
-        let mut machine = Machine::new();
+        let mut machine = Machine::new(sectors);
         let server = machine.servers().swap_remove(which);
         test(&mut machine, server);
     }
