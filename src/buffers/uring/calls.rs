@@ -1,40 +1,30 @@
 //! The same without `io_uring`: each step is a system call, made when it is begun.
 
-#![expect(unsafe_code, reason = "hands iovecs to preadv(2) and pwritev(2), and makes an eventfd")]
+#![expect(unsafe_code, reason = "hands iovecs to preadv(2) and pwritev(2)")]
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use super::event::Event;
 use super::request::{Kind, errno};
 use super::table::Step;
 
-/// An eventfd that can be read while there are completions.
+/// The engine's event, which is raised while there are completions.
 pub(super) struct Calls {
-    event: File,
+    event: Event,
     is_set: bool,
 }
 
 impl Calls {
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: has no effect on memory.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor, which nobody else has.
-        Ok(Self { event: unsafe { File::from_raw_fd(fd) }, is_set: false })
+        Ok(Self { event: Event::new()?, is_set: false })
     }
 
     /// Says whether there are completions.
     pub(super) fn set(&mut self, is_set: bool) -> io::Result<()> {
         if self.is_set != is_set {
-            let mut not_zero = [1; 8];
-            if is_set {
-                self.event.write_all(&not_zero)?;
-            } else {
-                self.event.read_exact(&mut not_zero)?;
-            }
+            (if is_set { self.event.raise() } else { self.event.clear() })?;
             self.is_set = is_set;
         }
         Ok(())

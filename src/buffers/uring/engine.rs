@@ -114,8 +114,8 @@ pub struct Refused {
 impl FileEngine {
     /// An engine for so many requests at a time, at most 32768: a regular file's, or a block device's.
     ///
-    /// By `io_uring`, if that can be had. It is to be made, and tried, before a seccomp filter forbids that; needed later is
-    /// `io_uring_enter`.
+    /// By `io_uring`, if that can be had. It is to be made, and tried, before a seccomp filter forbids that (`io_uring_setup`,
+    /// `io_uring_register`, `eventfd2`); needed later are `io_uring_enter` and `read`.
     ///
     /// # Errors
     ///
@@ -284,7 +284,7 @@ impl FileEngine {
 
     /// Hands out a request that is done, if there is one. Never waits.
     ///
-    /// To be called until it answers `None`: only then the [descriptor](Self::as_fd) says when there are others.
+    /// To be called until it answers `None`: that clears the [descriptor](Self::as_fd), which then says when there are others.
     ///
     /// # Errors
     ///
@@ -292,13 +292,12 @@ impl FileEngine {
     /// called again.
     pub fn next_completion(&mut self) -> io::Result<Option<Completion>> {
         if !self.table.has_done() {
-            self.land();
-            // What has failed to be begun before is tried again, too, as nobody else might.
-            match &mut *self.backend {
-                _ if self.table.goes_on() => self.submit()?,
-                Backend::Ring(ring) => ring.flush()?,
-                Backend::Calls(_) => {}
-            }
+            self.go_on()?;
+        }
+        if let (Backend::Ring(ring), false) = (&*self.backend, self.table.has_done()) {
+            // What the kernel has answered by now is found below; what it answers later raises the event again.
+            ring.clear_event()?;
+            self.go_on()?;
         }
         let completion = self.table.take_done();
         if let Backend::Calls(calls) = &mut *self.backend {
@@ -355,6 +354,17 @@ impl FileEngine {
         Ok(())
     }
 
+    /// Takes the kernel's answers, and begins what follows.
+    fn go_on(&mut self) -> io::Result<()> {
+        self.land();
+        // What has failed to be begun before is tried again, too, as nobody else might.
+        match &mut *self.backend {
+            _ if self.table.goes_on() => self.submit(),
+            Backend::Ring(ring) => ring.flush(),
+            Backend::Calls(_) => Ok(()),
+        }
+    }
+
     /// Takes the kernel's answers.
     fn land(&mut self) {
         if let Backend::Ring(ring) = &mut *self.backend {
@@ -385,7 +395,11 @@ fn check(requests: u16) -> io::Result<()> {
 }
 
 impl AsFd for FileEngine {
-    /// What can be read (`POLLIN`) when completions can be handed out. It is for polling, and nothing else.
+    /// An eventfd(2) that is readable (`POLLIN`) while completions can be handed out, and until
+    /// [`next_completion`](Self::next_completion) has answered `None`. It may be readable without any.
+    ///
+    /// It is for polling, and nothing else: reading it loses wake-ups, and making it blocking has `next_completion` block. See the
+    /// [module](super).
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &*self.backend {
             Backend::Ring(ring) => ring.as_fd(),

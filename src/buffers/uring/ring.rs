@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, opcode, squeue};
 
+use super::event::Event;
 use super::request::Kind;
 use super::table::Step;
 
@@ -19,8 +20,15 @@ const CANCELLATION: u64 = u64::MAX;
 const TRIAL: u64 = u64::MAX - 1;
 
 /// An `io_uring`.
+///
+/// # Invariant
+///
+/// No safe code outside of this file has its descriptor. It could map the queues by that, and change entries that the kernel
+/// has not read yet. Users poll the event.
 pub(super) struct Ring {
     ring: IoUring,
+    /// The kernel adds to it after it has answered.
+    event: Event,
 }
 
 impl Ring {
@@ -32,13 +40,14 @@ impl Ring {
             // Before Linux 5.5 an answer could get lost.
             return Err(ErrorKind::Unsupported.into());
         }
-        let mut ring = Self { ring };
+        let mut ring = Self { ring, event: Event::new()? };
         // Some may make a ring and may not use it. Nothing is pushed before the kernel has taken this one.
         if !ring.push(&opcode::Nop::new().build().user_data(TRIAL)) {
             return Err(ErrorKind::Unsupported.into());
         }
         ring.enter(1)?;
         while ring.next_answer().is_some() {}
+        ring.ring.submitter().register_eventfd(ring.event.as_fd().as_raw_fd())?;
         Ok(ring)
     }
 
@@ -98,6 +107,11 @@ impl Ring {
         }
     }
 
+    /// Makes the event unreadable until the kernel answers again. Answers that were given before are to be looked for afterwards.
+    pub(super) fn clear_event(&self) -> io::Result<()> {
+        self.event.clear()
+    }
+
     /// Takes the next answer, to the step of this number.
     pub(super) fn next_answer(&mut self) -> Option<(usize, Result<usize, i32>)> {
         loop {
@@ -114,7 +128,6 @@ impl Ring {
 
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring's own, which is open as long as the ring is there.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+        self.event.as_fd()
     }
 }

@@ -195,7 +195,9 @@ impl Worker {
         let mut left = queue.size();
         loop {
             queue.disable_notifications(mem)?;
-            self.answer_done(queue, mem, journal, &mut processed)?;
+            if self.in_flight() > 0 {
+                self.answer_done(queue, mem, journal, &mut processed)?;
+            }
             while left > 0 && !budget.is_spent() && self.has_room() {
                 let Some(chain) = queue.pop(mem)? else { break };
                 left = left.saturating_sub(1);
@@ -477,7 +479,8 @@ impl Worker {
 }
 
 impl AsFd for Worker {
-    /// What can be read (`POLLIN`) when requests are done.
+    /// An eventfd(2) that is readable (`POLLIN`) when requests are done, until [`process_queue`](Self::process_queue) has answered
+    /// them and clears it. It is for polling, and nothing else.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.engine.as_fd()
     }
