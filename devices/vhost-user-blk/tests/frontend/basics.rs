@@ -24,6 +24,33 @@ fn config_space(guest: &Guest) -> Vec<u8> {
     reply.body[12..].to_vec()
 }
 
+/// The driver is told of each large read, and not only when all are done.
+#[test]
+fn large_reads_are_notified_one_by_one() {
+    const COUNT: u64 = 20;
+    let place = Place::new();
+    for engine in ENGINES {
+        let daemon = Daemon::start(&place, engine);
+        let mut guest =
+            Guest::boot(&daemon, Ram::small(), Wish { features: !(F_LOG_ALL | F_EVENT_IDX), ..Wish::default() });
+        guest.check();
+        let Guest { ram, queues, .. } = &mut guest;
+        queues[0].call.take();
+        for sector in 0..COUNT {
+            let request = queues[0].read(sector, 1).at(&[segment(0xa0_0000, 1 << 20)]);
+            queues[0].add(ram, request);
+        }
+        queues[0].publish(ram);
+        queues[0].waits = false;
+        assert!(queues[0].wait_for_all(ram).iter().all(|done| done.status == S_OK));
+        // When the ring has stopped all is told. The kernel may have several done before it is asked.
+        guest.stop(0);
+        let count = guest.queues[0].call.take();
+        let least = if engine[1] == "sync" { COUNT } else { 1 };
+        assert!((least..=COUNT + 1).contains(&count), "{count} notifications of {COUNT} reads by {engine:?}");
+    }
+}
+
 #[test]
 fn what_is_offered_is_what_is_promised() {
     let place = Place::new();

@@ -9,15 +9,18 @@ use memory_model_virtio::blk::S_OK;
 use crate::harness::daemon::{Daemon, Place, SOON, sectors};
 use crate::harness::event::Event;
 use crate::harness::guest::{Guest, Wish, protocol, slot, table};
-use crate::harness::queue::Request;
+use crate::harness::queue::{GuestQueue, Request};
 use crate::harness::ram::{RAM, Ram, memfd, segment};
 use crate::harness::wire::{Region, code};
 use crate::memory::whole_table;
 
 /// Rounds of each test and engine.
 const ROUNDS: u64 = 60;
-/// Requests of 1 MiB that keep a ring's thread busy: with one more they fill a queue of 256 descriptors.
-const BATCH: u64 = 85;
+/// Requests that keep a ring's thread busy: either large ones, or as many small ones as it takes in one batch.
+const LARGE: u64 = 85;
+const SMALL: u64 = 300;
+/// Descriptors of a queue: enough for all of those.
+const SIZE: u16 = 1024;
 /// Guest address of the region that comes and goes, and its size.
 const ADDED: u64 = 1 << 32;
 const ADDED_SIZE: u64 = 1 << 20;
@@ -29,7 +32,7 @@ fn ram() -> Ram {
 
 /// Starts a session whose daemon has the first region alone.
 fn boot(daemon: &Daemon, wish: Wish) -> Guest {
-    let mut guest = Guest::boot(daemon, ram().subset([0]), Wish { size: 256, ..wish });
+    let mut guest = Guest::boot(daemon, ram().subset([0]), Wish { size: SIZE, ..wish });
     guest.ram = ram_with_second(&guest.ram);
     guest
 }
@@ -40,16 +43,15 @@ fn ram_with_second(first: &Ram) -> Ram {
     Ram::of(vec![(*region, file.try_clone().unwrap()), (added, memfd(RAM, ADDED_SIZE))])
 }
 
-/// Makes the large requests available. They share their data's place.
-fn make_busy(guest: &mut Guest) {
-    let Guest { ram, queues, .. } = guest;
-    for number in 0..BATCH {
-        let mut request = queues[0].read(number, 1).at(&[segment(0xa0_0000, 1 << 20)]);
-        request.header = 0x80_0000 + number * 64;
+/// Makes reads available that keep a ring's thread busy, with `headers` on. They share their data's place.
+fn make_busy(ram: &Ram, queue: &mut GuestQueue, headers: u64, (count, len): (u64, u32)) {
+    for number in 0..count {
+        let mut request = queue.read(number, 1).at(&[segment(0xa0_0000, len)]);
+        request.header = headers + number * 64;
         request.status = request.header + 32;
-        queues[0].add(ram, request);
+        queue.add(ram, request);
     }
-    queues[0].publish(ram);
+    queue.publish(ram);
 }
 
 /// One more request, a part of which is in the new region: its data, its header or its table.
@@ -64,7 +66,8 @@ fn in_new_region(guest: &mut Guest, round: u64) -> Request {
 
 /// Has a ring's thread work, changes the memory by `change`, and makes one more request available.
 fn check_round(guest: &mut Guest, round: u64, change: impl FnOnce(&Guest)) {
-    make_busy(guest);
+    let requests = if round % 4 < 2 { (SMALL, 512) } else { (LARGE, 1 << 20) };
+    make_busy(&guest.ram, &mut guest.queues[0], 0x80_0000, requests);
     if round % 2 == 0 {
         let done = guest.queues[0].wait(&guest.ram);
         assert_eq!(done.status, S_OK);
@@ -199,13 +202,14 @@ fn random_requests_of_4_queues_succeed_while_a_region_is_exchanged() {
     for (engine, as_table) in [("sync", false), ("io-uring", false), ("sync", true), ("io-uring", true)] {
         let daemon = Daemon::start(&place, &["--engine", engine, "--queues", "4"]);
         let usual = if as_table { whole_table() } else { Wish::default() };
-        let mut guest = Guest::boot(&daemon, ram(), Wish { queues: QUEUES, size: 256, ..usual });
-        let (mut random, mut numbers) = (Random(23), [0; QUEUES as usize]);
+        let mut guest = Guest::boot(&daemon, ram(), Wish { queues: QUEUES, size: SIZE, ..usual });
+        let mut random = Random(23);
         for exchange in 0..20 {
+            let mut numbers = [0; QUEUES as usize];
             for made in 0..300 {
                 let queue = random.below(QUEUES.into()) as usize;
                 // A place is free again when the request that had it is answered.
-                while guest.queues[queue].pending.len() as u64 >= DEPTH {
+                if numbers[queue] > 0 && numbers[queue] % DEPTH == 0 {
                     guest.queues[queue].wait_for_all(&guest.ram).iter().for_each(|done| assert_eq!(done.status, S_OK));
                 }
                 let request = random_request(&mut guest, queue, numbers[queue], &mut random);
@@ -229,17 +233,10 @@ fn random_requests_of_4_queues_succeed_while_a_region_is_exchanged() {
                 guest.remove_region(1);
             }
             guest.ram = with_second;
-            // The rings have large requests elsewhere when the region comes back, and more come at once.
-            for (queue, number) in (0..QUEUES as usize).zip(&mut numbers) {
-                for _ in 0..DEPTH - 1 {
-                    let base = elsewhere(queue, *number);
-                    let mut request = guest.queues[queue].read(0, 1).at(&[segment(0xa0_0000, 1 << 20)]);
-                    (request.header, request.status) = (base, base + 0x80);
-                    *number += 1;
-                    guest.queues[queue].add(&guest.ram, request);
-                }
-                let Guest { ram, queues, .. } = &mut guest;
-                queues[queue].publish(ram);
+            // The rings have requests elsewhere when the region comes back, and more come at once.
+            for queue in &mut guest.queues {
+                let headers = 0x90_0000 + u64::from(queue.index) * 0x1_0000;
+                make_busy(&guest.ram, queue, headers, (SMALL, 512));
             }
             if as_table {
                 guest.set_table();
