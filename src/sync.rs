@@ -58,7 +58,7 @@ pub(crate) mod models {
     use std::process::Command;
     use std::string::String;
 
-    use crate::dirty::barrier::WITHOUT;
+    use crate::dirty::barrier_loom::WITHOUT;
 
     /// Runs a model, in threads that cannot be interrupted more than so many times.
     pub(crate) fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
@@ -72,14 +72,24 @@ pub(crate) mod models {
     ///
     /// `test` is the name of the test that calls this.
     pub(crate) fn fails_without_barrier(test: &str, why: &str, model: impl Fn() + Sync + Send + 'static) {
+        fails_without(|| WITHOUT.set(true), test, why, model);
+    }
+
+    /// As [`fails_without_barrier`], without what `leave_out` leaves out.
+    pub(crate) fn fails_without(
+        leave_out: impl FnOnce(),
+        test: &str,
+        why: &str,
+        model: impl Fn() + Sync + Send + 'static,
+    ) {
         const CHILD: &str = "WITHOUT_BARRIER";
         if env::var_os(CHILD).is_some() {
-            WITHOUT.set(true);
+            leave_out();
             return check(3, model);
         }
         let mut child = Command::new(env::current_exe().unwrap());
         let ended = child.args(["--exact", test, "--nocapture"]).env(CHILD, "1").output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
-        assert!(!ended.status.success() && said.contains(why), "without the barrier nothing happens: {said}");
+        assert!(!ended.status.success() && said.contains(why), "without it nothing happens: {said}");
     }
 }

@@ -42,8 +42,6 @@ struct Retired<M> {
     /// Those of whom it is not known that they have let it go.
     readers: Vec<Arc<Seat>>,
     snapshots: Vec<grace::Use>,
-    /// Whether all uses are known. If not, the map is never given up.
-    sure: bool,
 }
 
 impl<M> Retired<M> {
@@ -88,8 +86,8 @@ impl<M> Published<M> {
         // SAFETY: the count that was `current`'s (invariant 1), which has another's now; it goes to `retired` (2).
         let map = unsafe { sync::Arc::from_raw(old) };
         // From here on, who has not named the old map yet finds the new one.
-        let sure = barrier::all_threads();
-        let mut retired = Retired { map, readers: lock(&self.seats).clone(), snapshots: grace::under_way(), sure };
+        barrier::all_threads(&[]);
+        let mut retired = Retired { map, readers: lock(&self.seats).clone(), snapshots: grace::under_way() };
         retired.is_used();
         lock(&self.retired).push(retired);
     }
@@ -112,10 +110,8 @@ impl<M> Published<M> {
         for mut one in mem::take(&mut *retired) {
             if one.is_used() {
                 retired.push(one);
-            } else if one.sure {
-                unused.push(one.map);
             } else {
-                mem::forget(one.map);
+                unused.push(one.map);
             }
         }
         unused

@@ -1,94 +1,92 @@
-//! A barrier that one thread makes all others pass, so that they need none on their own way.
+//! A barrier that one thread makes all other threads pass, so that those need none on their fast path.
 //!
-//! Whoever marks pages looks at bits and switches right after it has written the data, and a processor may look before the
-//! data has left its store buffer. A barrier in between would cost more than the rest of a mark. So the other side, which
-//! is rare, has the kernel run one in every thread: membarrier(2). Where there is none, each mark has its own.
+//! A thread that marks pages looks at bits and switches right after it has written the data. The processor may do this
+//! before the data has left its store buffer. A fence in between would cost more than the rest of a mark. So the other side,
+//! which is rare, has the kernel run a fence in every thread: membarrier(2). Where the kernel cannot, each mark has its own
+//! fence.
+//!
+//! # When membarrier is refused later
+//!
+//! A seccomp filter that is installed after [`prepare`] may deny the call. The mode then changes from [`KERNEL`] to
+//! [`EACH`], in [`all_threads`] and nowhere else. A fence of the calling thread is not enough at that moment: another thread
+//! may have read the old mode, or a switch that was set under it, and has its store still pending. So `all_threads` changes
+//! what such threads read first, and then waits until no store and no load from before is pending (`kernel::drain`). See
+//! `docs/decisions/0016-a-refused-barrier-is-waited-for.md`.
 
-use core::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
+use core::sync::atomic::compiler_fence;
 
-/// Who sees to barriers.
-static WHO: AtomicU8 = AtomicU8::new(UNKNOWN);
+use super::Tracker;
+use crate::sync::{Ordering, fence};
 
-/// Nobody has asked yet.
-const UNKNOWN: u8 = 0;
-/// Each thread its own: for good.
-const EACH: u8 = 1;
-/// The kernel, for all.
-const KERNEL: u8 = 2;
+#[cfg(not(loom))]
+use super::barrier_linux as kernel;
+#[cfg(loom)]
+use super::barrier_loom as kernel;
 
-/// To be called before anything is marked that somebody will harvest or take away. It costs a system call once.
+/// Nobody has asked the kernel yet: each thread has its own barriers.
+pub(super) const UNKNOWN: u8 = 0;
+/// Each thread has its own barriers, for good.
+pub(super) const EACH: u8 = 1;
+/// The kernel runs the barriers of all threads.
+pub(super) const KERNEL: u8 = 2;
+/// As [`EACH`], while some threads may still go by [`KERNEL`].
+const CHANGING: u8 = 3;
+
+/// Asks the kernel for its barrier. To be called before anything is marked that is harvested or taken away. Costs a system
+/// call once.
 pub(crate) fn prepare() {
-    if WHO.load(Ordering::Relaxed) == UNKNOWN {
-        let who = if membarrier::register() { KERNEL } else { EACH };
-        // Who has asked meanwhile has the same answer; or knows already that it holds no longer.
-        match WHO.compare_exchange(UNKNOWN, who, Ordering::SeqCst, Ordering::Relaxed) {
-            Ok(_) | Err(_) => {}
-        }
+    if kernel::mode() == UNKNOWN {
+        let mode = if kernel::register() { KERNEL } else { EACH };
+        // If another thread was faster, its answer holds.
+        kernel::change_mode(UNKNOWN, mode);
     }
 }
 
-/// Whether each thread has to see to its own barriers.
+/// Returns whether each thread has its own barriers.
 #[inline(always)]
 pub(super) fn is_each_ones_own() -> bool {
-    WHO.load(Ordering::Relaxed) != KERNEL
+    kernel::mode() != KERNEL
 }
 
-/// The barrier of whoever marks: of the compiler, mostly.
+/// The barrier of a thread that marks: mostly of the compiler.
 #[inline(always)]
 pub(crate) fn own() {
     if is_each_ones_own() {
         fence(Ordering::SeqCst);
     } else {
-        compiler_fence(Ordering::SeqCst);
+        implied();
     }
 }
 
-/// As [`own`], where it is nobody's own.
-#[cfg(feature = "std")]
+/// As [`own`], where [`all_threads`] has switched the tracker on in the mode in which each thread has its own barriers.
 #[inline(always)]
 pub(crate) fn implied() {
     compiler_fence(Ordering::SeqCst);
+    #[cfg(loom)]
+    kernel::implied();
 }
 
-/// What any thread of the process has done before its [`own`] barrier is done when this returns, or the thread sees after
-/// that barrier whatever was done before this. Answers whether it is so: the system may refuse.
-pub(crate) fn all_threads() -> bool {
+/// Makes all threads pass a barrier. When it returns, whatever a thread did before its [`own`] barrier is done, or the thread
+/// sees after that barrier whatever was done before this call.
+///
+/// `trackers` are those whose switches this call publishes, or whose marks it relies on. If the kernel refuses, each of them
+/// is switched to marks with barriers, once; the call then takes 50 ms.
+pub(crate) fn all_threads(trackers: &[&Tracker]) {
     fence(Ordering::SeqCst);
-    let done = is_each_ones_own() || membarrier::run();
-    if !done {
-        // A seccomp filter that came after `prepare`. From now on they help themselves.
-        WHO.store(EACH, Ordering::SeqCst);
+    if kernel::mode() == KERNEL {
+        if kernel::run() {
+            return;
+        }
+        // Before the trackers are switched: nobody publishes a switch for the old mode after that (`Switchboard::publish`).
+        kernel::change_mode(KERNEL, CHANGING);
     }
-    done
-}
-
-#[cfg(all(feature = "std", target_os = "linux", not(miri)))]
-mod membarrier {
-    #![expect(unsafe_code, reason = "membarrier(2) has no safe wrapper here")]
-
-    /// Allows [`run`]; answers whether the system can.
-    pub(super) fn register() -> bool {
-        call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
-    }
-
-    pub(super) fn run() -> bool {
-        call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
-    }
-
-    fn call(command: libc::c_int) -> bool {
-        // SAFETY: it takes integers only, and changes no memory.
-        let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0_u32, 0_i32) };
-        result == 0
-    }
-}
-
-#[cfg(not(all(feature = "std", target_os = "linux", not(miri))))]
-mod membarrier {
-    pub(super) fn register() -> bool {
-        false
-    }
-
-    pub(super) fn run() -> bool {
-        false
+    let is_changing = kernel::mode() == CHANGING;
+    // All of them, also after the first that was not.
+    let unsettled = trackers.iter().filter(|tracker| tracker.fence_marks()).count();
+    if is_changing || unsettled > 0 {
+        fence(Ordering::SeqCst);
+        kernel::drain();
+        trackers.iter().for_each(|tracker| tracker.settle());
+        kernel::change_mode(CHANGING, EACH);
     }
 }

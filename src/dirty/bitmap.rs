@@ -218,7 +218,7 @@ impl DirtyBitmap {
         for (word, mask) in self.words_of(start, end.saturating_sub(start)) {
             word.fetch_and(!mask, Ordering::SeqCst);
         }
-        barrier::all_threads();
+        barrier::all_threads(&[]);
     }
 
     /// The words with the pages that have any of `len` bytes from `start`, and which of their bits.

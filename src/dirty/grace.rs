@@ -2,12 +2,17 @@
 //!
 //! A thread that marks says so in a place of its own, and nobody else waits for it or makes it wait. Whoever has taken
 //! something away runs a barrier, and waits until each thread that was marking then has finished.
+//!
+//! After fork(2) the child has one thread. The turns of all others are ended there (`fork.rs`), and no lock is involved that
+//! one of them could have had.
+
+#![expect(unsafe_code, reason = "places are in a list that grows without a lock")]
 
 use std::cell::Cell;
-use std::sync::PoisonError;
+use std::{iter, ptr};
 
-use super::barrier;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, global, per_thread, thread};
+use super::{Tracker, barrier};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, global, per_thread, thread};
 
 /// A thread's place. They are kept for other threads when theirs ends: there are as many as there were threads at once.
 #[derive(Default)]
@@ -16,11 +21,55 @@ struct Place {
     /// Odd while the thread marks.
     turns: AtomicU64,
     taken: AtomicBool,
+    /// The place that was made before.
+    next: Option<&'static Place>,
 }
 
 global! {
-    /// All places.
-    PLACES: Mutex<Vec<&'static Place>> = Mutex::new(Vec::new())
+    /// The place that was made last: null, or one that is never freed.
+    PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut())
+}
+
+/// All places.
+fn places() -> impl Iterator<Item = &'static Place> {
+    // Acquire: pairs with `add_place`.
+    let last = PLACES.load(Ordering::Acquire);
+    // SAFETY: null, or a leaked box, to which nobody has a unique reference since it is here.
+    let mut next = unsafe { last.as_ref() };
+    iter::from_fn(move || {
+        let place = next?;
+        next = place.next;
+        Some(place)
+    })
+}
+
+/// Makes a place, which is taken.
+fn add_place() -> &'static Place {
+    let new = Box::into_raw(Box::new(Place { taken: AtomicBool::new(true), ..Place::default() }));
+    let mut last = PLACES.load(Ordering::Relaxed);
+    loop {
+        // SAFETY: null, or a place that is never freed.
+        let next = unsafe { last.as_ref() };
+        // SAFETY: it was made here, and is in no list yet.
+        unsafe { (*new).next = next };
+        // AcqRel: pairs with `places`, and with itself.
+        match PLACES.compare_exchange(last, new, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: as in `places`.
+            Ok(_) => return unsafe { &*new },
+            Err(other) => last = other,
+        }
+    }
+}
+
+/// Ends the turns of all threads but this one, which do not exist in this process: in the child, after fork(2).
+#[cfg(all(target_os = "linux", not(any(miri, loom))))]
+pub(super) fn end_turns_of_others() {
+    let mine = MINE.try_with(Cell::get).ok().flatten();
+    for place in places().filter(|place| !mine.is_some_and(|mine| ptr::eq(mine, *place))) {
+        let turn = place.turns.load(Ordering::Relaxed);
+        place.turns.store(turn.wrapping_add(turn & 1), Ordering::Relaxed);
+        place.taken.store(false, Ordering::Release);
+    }
 }
 
 per_thread! {
@@ -79,16 +128,9 @@ impl Drop for Guard {
 /// Takes a place that is free, or makes one; answers whether it is lent for one mark only.
 #[cold]
 fn take_place() -> (&'static Place, bool) {
-    let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+    super::fork::prepare();
     // Acquire: the turns that the thread before has written.
-    let free = |place: &&&Place| !place.taken.swap(true, Ordering::Acquire);
-    let place = places.iter().find(free).copied().unwrap_or_else(|| {
-        let place: &'static Place = Box::leak(Box::default());
-        place.taken.store(true, Ordering::Relaxed);
-        places.push(place);
-        place
-    });
-    drop(places);
+    let place = places().find(|place| !place.taken.swap(true, Ordering::Acquire)).unwrap_or_else(add_place);
     // A thread that ends may still mark, in the destructor of another thread-local value, when nothing of its own would
     // free the place any more.
     let lent = OWNER.try_with(|_| ()).is_err();
@@ -113,18 +155,16 @@ impl Use {
 /// The uses that are under way, for whoever has taken something away and run [`barrier::all_threads`]. Those who come later
 /// do not find it any more.
 pub(crate) fn under_way() -> Vec<Use> {
-    let places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
-    let uses = places.iter().map(|&place| Use { place, turn: place.turns.load(Ordering::Acquire) });
+    let uses = places().map(|place| Use { place, turn: place.turns.load(Ordering::Acquire) });
     uses.filter(|one| one.turn & 1 == 1).collect()
 }
 
-/// Waits until nobody uses what was taken away before. Answers whether it is so: as [`barrier::all_threads`].
-pub(super) fn wait() -> bool {
-    let sure = barrier::all_threads();
+/// Waits until nobody uses what was taken away before from these trackers.
+pub(super) fn wait(trackers: &[&Tracker]) {
+    barrier::all_threads(trackers);
     for one in under_way() {
         while !one.is_over() {
             thread::yield_now();
         }
     }
-    sure
 }

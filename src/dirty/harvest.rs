@@ -21,9 +21,7 @@ impl<'a> Harvest<'a> {
     /// Takes all that is dirty in `bitmap`.
     pub(super) fn take(bitmap: &'a DirtyBitmap) -> Self {
         let harvest = Self { bitmap, taken: Self::take_bits(bitmap) };
-        if !barrier::all_threads() {
-            harvest.put_back();
-        }
+        barrier::all_threads(&[]);
         harvest
     }
 
@@ -36,10 +34,7 @@ impl<'a> Harvest<'a> {
             Self { bitmap: log, taken: merge(taken, Self::take_bits(log)) }
         });
         let harvests: Vec<_> = harvests.collect();
-        if !barrier::all_threads() {
-            harvests.iter().for_each(Self::put_back);
-            logs.for_each(|(tracker, _)| tracker.republish());
-        }
+        barrier::all_threads(&logs.map(|(tracker, _)| tracker).collect::<Vec<_>>());
         harvests
     }
 
@@ -61,8 +56,7 @@ impl<'a> Harvest<'a> {
         taken
     }
 
-    /// Has the pages dirty again: where the barrier was refused, what is read of them may not be all that was written, and
-    /// they have to be in the next harvest, too.
+    /// Marks the pages dirty again.
     fn put_back(&self) {
         for &(word, bits) in &self.taken {
             self.bitmap.mark_word(word, bits);

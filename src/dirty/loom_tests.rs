@@ -11,12 +11,12 @@ use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
-use super::barrier::EACH_ONES_OWN;
+use super::barrier_loom::EACH_ONES_OWN;
 use super::{DirtyBitmap, Harvest, LogBitmap, Sink, Tracker};
 use crate::sync::models::{check, fails_without_barrier};
 use crate::{VolatileMemory, VolatileSlice, volatile_memory};
 
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// A model where each thread sees to its own barriers, and one where somebody sees to them for all.
 fn either_way(preemptions: usize, model: impl Fn() + Sync + Send + Clone + 'static) {
@@ -28,7 +28,7 @@ fn either_way(preemptions: usize, model: impl Fn() + Sync + Send + Clone + 'stat
 }
 
 /// The pages of a harvest, which is dealt with.
-fn pages(harvest: Harvest<'_>) -> Vec<u64> {
+pub(super) fn pages(harvest: Harvest<'_>) -> Vec<u64> {
     let pages = harvest.ranges().flat_map(|range| (range.start / PAGE)..(range.start + range.len).div_ceil(PAGE));
     let pages = pages.collect();
     harvest.commit();
@@ -36,18 +36,18 @@ fn pages(harvest: Harvest<'_>) -> Vec<u64> {
 }
 
 /// Values of pages, in a relaxed world.
-struct Pages(Vec<AtomicU64>);
+pub(super) struct Pages(Vec<AtomicU64>);
 
 impl Pages {
     fn new(count: usize) -> Self {
         Self((0..count).map(|_| AtomicU64::new(0)).collect())
     }
 
-    fn write(&self, page: usize) {
+    pub(super) fn write(&self, page: usize) {
         self.0[page].store(1, Ordering::Relaxed);
     }
 
-    fn read(&self, page: usize) -> u64 {
+    pub(super) fn read(&self, page: usize) -> u64 {
         self.0[page].load(Ordering::Relaxed)
     }
 }
@@ -190,13 +190,13 @@ fn what_is_put_back_is_in_the_next_harvest() {
 }
 
 /// A region of some pages.
-struct Region {
-    tracker: Tracker,
-    memory: Pages,
+pub(super) struct Region {
+    pub(super) tracker: Tracker,
+    pub(super) memory: Pages,
 }
 
 impl Region {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { tracker: Tracker::new(0x10_0000), memory: Pages::new(2) })
     }
 
@@ -210,13 +210,13 @@ impl Region {
         thread::spawn(move || this.write(page))
     }
 
-    fn start(&self) -> Arc<DirtyBitmap> {
+    pub(super) fn start(&self) -> Arc<DirtyBitmap> {
         let log = Arc::new(DirtyBitmap::new(2 * PAGE, PAGE).unwrap());
         Tracker::start_logs([(&self.tracker, Arc::clone(&log))]).unwrap();
         log
     }
 
-    fn take(&self, log: &Arc<DirtyBitmap>) -> Vec<u64> {
+    pub(super) fn take(&self, log: &Arc<DirtyBitmap>) -> Vec<u64> {
         Harvest::of_logs([(&self.tracker, log)].into_iter()).into_iter().flat_map(pages).collect()
     }
 }
@@ -307,7 +307,7 @@ fn a_log_that_ends_leaves_another_what_is_written() {
 
 /// A peer's log: of which loom is told when it is used, and when it is gone.
 #[derive(Default)]
-struct Peer {
+pub(super) struct Peer {
     words: [Plain; 2],
     used: UnsafeCell<()>,
 }
@@ -337,12 +337,12 @@ impl Drop for Peer {
     }
 }
 
-fn peer() -> (Arc<Peer>, Sink) {
+pub(super) fn peer() -> (Arc<Peer>, Sink) {
     let memory = Arc::new(Peer::default());
     (Arc::clone(&memory), Sink::Log(Arc::new(LogBitmap::from_base(memory, crate::GuestAddress(0x10_0000)))))
 }
 
-fn is_marked(peer: &Peer) -> bool {
+pub(super) fn is_marked(peer: &Peer) -> bool {
     peer.words[0].load(Ordering::Relaxed) != 0
 }
 

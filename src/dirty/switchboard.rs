@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use super::sink::mark_from;
 use super::tracker::PAGE_SHIFT;
 use super::{DirtyBitmap, Error, Harvest, Sink, Tracker, barrier, grace};
-use crate::sync::{AtomicPtr, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, Mutex, MutexGuard, Ordering};
 
 /// What a tracker marks in.
 #[derive(Debug)]
@@ -21,12 +21,16 @@ pub(super) struct Switchboard {
     logs: Mutex<Vec<Arc<DirtyBitmap>>>,
     /// Null, or a box that is this board's until it is replaced; then it is freed after a grace period.
     sinks: AtomicPtr<Vec<Sink>>,
+    /// Whether all marks have barriers of their own, and no thread goes by an older switch. Once set, it stays.
+    settled: AtomicBool,
 }
 
 impl Switchboard {
-    pub(super) fn new(base: u64) -> Self {
+    /// Of a tracker whose marks have barriers of their own already, or not.
+    pub(super) fn new(base: u64, settled: bool) -> Self {
         let sinks = AtomicPtr::new(ptr::null_mut());
-        Self { base, bitmap: OnceLock::new(), logs: Mutex::default(), sinks }
+        let settled = AtomicBool::new(settled);
+        Self { base, bitmap: OnceLock::new(), logs: Mutex::default(), sinks, settled }
     }
 
     fn logs(&self) -> MutexGuard<'_, Vec<Arc<DirtyBitmap>>> {
@@ -153,7 +157,7 @@ impl Tracker {
             board.publish(tracker, &logs);
             started.push((tracker, log));
         }
-        barrier::all_threads();
+        barrier::all_threads(&started.iter().map(|(tracker, _)| *tracker).collect::<Vec<_>>());
         Ok(())
     }
 
@@ -167,10 +171,22 @@ impl Tracker {
         }
     }
 
-    /// Has writes marked as is right since each thread has to see to its own barriers.
-    pub(crate) fn republish(&self) {
-        if let Some(board) = self.board() {
+    /// Switches to marks with barriers of their own, as the mode says. Returns whether some threads may still go by an older
+    /// switch: until they have passed a barrier, and [`settle`](Self::settle) was called.
+    pub(super) fn fence_marks(&self) -> bool {
+        // Acquire: pairs with `settle`.
+        let board = self.board().filter(|board| !board.settled.load(Ordering::Acquire));
+        if let Some(board) = board {
             board.publish(self, &board.logs());
+        }
+        board.is_some()
+    }
+
+    /// All threads have passed a barrier since [`fence_marks`](Self::fence_marks).
+    pub(super) fn settle(&self) {
+        if let Some(board) = self.board() {
+            // Release: pairs with `fence_marks`.
+            board.settled.store(true, Ordering::Release);
         }
     }
 
@@ -182,11 +198,15 @@ impl Tracker {
 
 /// What boards had before, to be freed when nobody uses it any more.
 #[derive(Default)]
-struct Retired(Vec<*mut Vec<Sink>>);
+struct Retired<'a> {
+    sinks: Vec<*mut Vec<Sink>>,
+    /// Those that have others now.
+    trackers: Vec<&'a Tracker>,
+}
 
-impl Retired {
+impl<'a> Retired<'a> {
     /// Gives a tracker other sinks.
-    fn replace(&mut self, tracker: &Tracker, change: impl FnOnce(&mut Vec<Sink>)) {
+    fn replace(&mut self, tracker: &'a Tracker, change: impl FnOnce(&mut Vec<Sink>)) {
         let board = tracker.board_or_new();
         let logs = board.logs();
         let old = board.sinks.load(Ordering::Acquire);
@@ -198,17 +218,17 @@ impl Retired {
         board.sinks.store(new, Ordering::SeqCst);
         board.publish(tracker, &logs);
         if !old.is_null() {
-            self.0.push(old);
+            self.sinks.push(old);
         }
+        self.trackers.push(tracker);
     }
 }
 
-impl Drop for Retired {
+impl Drop for Retired<'_> {
     /// Also where there is nothing to free: who attaches wants to be seen.
     fn drop(&mut self) {
-        let unused = grace::wait();
-        // Where that is not sure, it is not freed.
-        for sinks in self.0.drain(..).filter(|_| unused) {
+        grace::wait(&self.trackers);
+        for sinks in self.sinks.drain(..) {
             // SAFETY: a box that was a board's, which has another since, and that all who found it there have let go.
             drop(unsafe { Box::from_raw(sinks) });
         }

@@ -179,7 +179,9 @@ impl Tracker {
         if let Some(board) = self.board() {
             return board;
         }
-        let new = Box::into_raw(Box::new(Switchboard::new(self.base)));
+        // On without a board: it was made when each thread had its own barriers. Nobody has switched it, or there were a board.
+        let settled = self.on.load(Ordering::Relaxed) == ON;
+        let new = Box::into_raw(Box::new(Switchboard::new(self.base, settled)));
         // Release: pairs with `board`.
         let set = self.board.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
         let board = match set {
@@ -241,6 +243,14 @@ impl Tracker {
     }
 
     pub(crate) fn mark_offset(&self, _offset: u64, _len: u64) {}
+
+    #[cfg(feature = "alloc")]
+    pub(super) fn fence_marks(&self) -> bool {
+        false
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(super) fn settle(&self) {}
 
     #[cfg(feature = "mmap")]
     pub(crate) fn base(&self) -> u64 {

@@ -37,7 +37,7 @@ pub(crate) fn run(test: &str, hows: &[&str], body: impl FnOnce(&str)) -> Vec<End
         let mut words = words();
         let output = Command::new(words.next().unwrap())
             .args(words)
-            .args([name, "--exact", "--nocapture", "--test-threads=1"])
+            .args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
             .env(HOW, how)
             .env("RUST_BACKTRACE", "0")
             .output()
