@@ -224,7 +224,7 @@ fn set_bits_sets_bits_and_no_others() {
 
 /// The first instruction of a function of ours that has an entry in the recovery table is a `lock or`: no loop, which
 /// begins with a load.
-#[cfg(all(target_arch = "x86_64", target_os = "linux", feature = "fault-recovery", not(miri)))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", feature = "fault-recovery", not(any(miri, loom))))]
 #[test]
 fn set_bits_is_one_instruction() {
     #[inline(never)]
