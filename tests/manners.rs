@@ -5,6 +5,7 @@
 //! |--------------|-----------------------------------------------------------------------------------|
 //! | [`handlers`] | handlers before ours and after                                                    |
 //! | [`deaths`]   | what ends a process without us ends it with us, in the same way                   |
+//! | [`signals`]  | signals that are no faults, handlers that replace ours, and circles of handlers   |
 //! | [`places`]   | threads without an alternate stack, processes after fork(2), recovery left out    |
 
 #![cfg(all(feature = "fault-recovery", feature = "mmap", target_os = "linux"))]
@@ -20,3 +21,5 @@ mod handlers;
 mod places;
 #[path = "manners/raw.rs"]
 mod raw;
+#[path = "manners/signals.rs"]
+mod signals;

@@ -59,6 +59,8 @@ cfg_engine! {
         use x86_64 as arch;
         #[cfg(feature = "fault-recovery")]
         pub use signal::{install, is_installed};
+        #[cfg(feature = "fault-recovery")]
+        pub(crate) use signal::{install_once, was_installed};
 
         /// Whether the hardware can be left to refuse an access, as that is then an error: if the handlers are installed.
         pub(crate) const RECOVERS: bool = cfg!(feature = "fault-recovery");
@@ -68,16 +70,19 @@ cfg_engine! {
         use portable as engine;
         #[cfg(feature = "fault-recovery")]
         pub use portable::{install, is_installed};
+        #[cfg(feature = "fault-recovery")]
+        pub(crate) use portable::{install as install_once, is_installed as was_installed};
 
         pub(crate) const RECOVERS: bool = false;
     }
 }
 
-/// Whether a page that cannot be accessed is an error, or else ends the process.
+/// Whether a page that cannot be accessed is an error, or else ends the process: unless another handler has replaced ours, and
+/// does not pass signals on.
 #[cfg(feature = "std")]
 pub(crate) fn recovers() -> bool {
     #[cfg(feature = "fault-recovery")]
-    return is_installed();
+    return was_installed();
     #[cfg(not(feature = "fault-recovery"))]
     return false;
 }

@@ -8,7 +8,7 @@ use core::ffi::{c_int, c_void};
 use core::mem::{MaybeUninit, transmute};
 use core::ptr;
 use core::slice;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::vec::Vec;
@@ -32,63 +32,187 @@ static RUNS: AtomicPtr<Run> = AtomicPtr::new(ptr::null_mut());
 static RUN_COUNT: AtomicUsize = AtomicUsize::new(0);
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// What a signal did before.
-struct Previous {
-    /// A function, `SIG_DFL` or `SIG_IGN`.
-    handler: AtomicUsize,
-    flags: AtomicI32,
+/// How often handlers can be put on top of handlers that others have installed.
+const LEVELS: usize = 16;
+
+/// Our handler, once for each level. A handler that was installed after one of them, and passes signals on to it, is
+/// itself passed signals by another: so no circle is made.
+static HANDLERS: [Handler; LEVELS] = [
+    handle::<0>,
+    handle::<1>,
+    handle::<2>,
+    handle::<3>,
+    handle::<4>,
+    handle::<5>,
+    handle::<6>,
+    handle::<7>,
+    handle::<8>,
+    handle::<9>,
+    handle::<10>,
+    handle::<11>,
+    handle::<12>,
+    handle::<13>,
+    handle::<14>,
+    handle::<15>,
+];
+
+type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+
+/// The actions that our handlers have replaced, by level, each in one [word](word_of) so that it is never half of another.
+static REPLACED_BY_SEGV: Replaced = [const { AtomicUsize::new(UNUSED) }; LEVELS];
+static REPLACED_BY_BUS: Replaced = [const { AtomicUsize::new(UNUSED) }; LEVELS];
+
+type Replaced = [AtomicUsize; LEVELS];
+
+/// A level that was never used.
+const UNUSED: usize = usize::MAX;
+/// Bits of a word that are in no address of user space on these targets: the handler takes three arguments; it is for one
+/// signal.
+const SIGINFO: usize = 1 << 63;
+const RESETHAND: usize = 1 << 62;
+
+fn replaced_by(signal: c_int) -> &'static Replaced {
+    if signal == libc::SIGBUS { &REPLACED_BY_BUS } else { &REPLACED_BY_SEGV }
 }
 
-impl Previous {
-    const fn new() -> Self {
-        Self { handler: AtomicUsize::new(libc::SIG_DFL), flags: AtomicI32::new(0) }
+/// An action's handler, and how it is called.
+fn word_of(action: &sigaction) -> usize {
+    let flag = |flag: c_int, bit: usize| if action.sa_flags & flag == 0 { 0 } else { bit };
+    if matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN) {
+        return action.sa_sigaction;
     }
+    action.sa_sigaction & !(SIGINFO | RESETHAND) | flag(libc::SA_SIGINFO, SIGINFO) | flag(libc::SA_RESETHAND, RESETHAND)
 }
-
-static PREVIOUS_SEGV: Previous = Previous::new();
-static PREVIOUS_BUS: Previous = Previous::new();
 
 /// Installs the handlers that make an [`Error::Fault`](crate::guest_memory::Error::Fault) of a page that cannot be
-/// accessed. Once: all calls after the first do nothing.
+/// accessed. Does nothing while they [are installed](is_installed).
 ///
 /// The first mapping installs them, unless told not to
 /// ([`MmapRegionBuilder::fault_recovery`](crate::mmap::MmapRegionBuilder::fault_recovery)). A program calls this itself
 /// if its memory comes from elsewhere, before a seccomp filter forbids sigaction(2), or so that handlers of its own come
-/// after.
+/// after. If another handler has replaced these since, it installs them before that one. Mappings do not do this: a handler
+/// that was installed later may pass signals on.
 ///
 /// A SIGSEGV or SIGBUS that is not a fault of an access of this crate goes on to the handler that was there before, or
-/// has the effect that it had, as if these handlers were not there. Whoever installs another afterwards passes on what it
-/// does not handle, with all three arguments. Threads need an alternate stack (sigaltstack(2)) as far as the handlers
-/// before need one: those of the standard library have it. A thread that blocks these signals is ended by a fault, with
-/// the process.
+/// has the effect that it had, as if these handlers were not there. If that handler installs another action, as the standard
+/// library's installs the default action, these handlers are put before that action. In between, for a few instructions, a
+/// fault in another thread is not recovered. A handler that leaves by longjmp(3) after it installed another action removes
+/// these.
+///
+/// A handler that is installed afterwards passes on what it does not handle, with all three arguments. If handlers pass a
+/// signal round in a circle, these give it its default action the second time. Threads need an alternate stack
+/// (sigaltstack(2)) as far as the handlers before need one: those of the standard library have it. A thread that blocks
+/// these signals is ended by a fault, with the process.
+///
+/// The handlers stay until the process ends. A shared library that has its own copy of this crate must not be unloaded
+/// after it installed them (link it with `-z nodelete`): dlclose(3) would unmap the handlers' code.
 ///
 /// # Errors
 ///
-/// What sigaction(2) answers, which it does not for these signals; then nothing has changed.
+/// The error of sigaction(2). [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if other handlers have replaced these more
+/// than 15 times. One of the two signals may have its handler then.
 pub fn install() -> io::Result<()> {
     static LOCK: Mutex<()> = Mutex::new(());
-    if is_installed() {
-        return Ok(());
-    }
     let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    if is_installed() {
-        return Ok(());
-    }
     if RUNS.load(Ordering::Relaxed).is_null() {
         let runs = Vec::leak(runs());
         RUN_COUNT.store(runs.len(), Ordering::Relaxed);
         // Release: pairs with the handler's Acquire: who sees the table sees its entries, and their number.
         RUNS.store(runs.as_mut_ptr(), Ordering::Release);
     }
-    replace(libc::SIGSEGV, &PREVIOUS_SEGV)?;
-    replace(libc::SIGBUS, &PREVIOUS_BUS)?;
+    if is_installed() {
+        return Ok(());
+    }
+    put_on_top(libc::SIGSEGV)?;
+    put_on_top(libc::SIGBUS)?;
     INSTALLED.store(true, Ordering::Release);
     Ok(())
 }
 
-/// Whether the handlers are installed: whether a page that cannot be accessed is an error.
-pub fn is_installed() -> bool {
+/// Installs the handlers unless they were installed before, whoever has replaced them since.
+pub(crate) fn install_once() -> io::Result<()> {
+    if was_installed() { Ok(()) } else { install() }
+}
+
+/// Whether the handlers were installed once, and may have been replaced since. Asks nobody, as a seccomp filter may forbid it.
+pub(crate) fn was_installed() -> bool {
     INSTALLED.load(Ordering::Acquire)
+}
+
+/// Returns whether the handlers are installed, so that a page that cannot be accessed is an error.
+///
+/// `false` once other handlers have replaced them, also ones that pass signals on: then [`install`] installs these again.
+/// Asks the kernel, by two calls of sigaction(2). Where a seccomp filter makes these fail, returns whether the handlers
+/// were installed.
+pub fn is_installed() -> bool {
+    let is_replaced = |signal| present(signal).is_ok_and(|now| level(&now).is_none());
+    was_installed() && !is_replaced(libc::SIGSEGV) && !is_replaced(libc::SIGBUS)
+}
+
+/// A signal's present action.
+fn present(signal: c_int) -> io::Result<sigaction> {
+    let mut action = MaybeUninit::<sigaction>::zeroed();
+    // SAFETY: asks only, and writes to `action`.
+    if unsafe { sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroes are a valid `sigaction`, and so is what was written.
+    Ok(unsafe { action.assume_init() })
+}
+
+/// The level of an action that is ours.
+fn level(action: &sigaction) -> Option<usize> {
+    HANDLERS.iter().position(|&handler| handler as *const () as usize == action.sa_sigaction)
+}
+
+/// A level whose handler passes on to the handler of `word`: one that does, or a new one.
+fn level_for(word: usize, replaced: &Replaced) -> Option<usize> {
+    replaced.iter().position(|level| {
+        // A level that is in use is another's for good: so nobody's previous handler changes.
+        let found = level.compare_exchange(UNUSED, word, Ordering::Relaxed, Ordering::Relaxed);
+        found.is_ok() || found == Err(word)
+    })
+}
+
+/// Makes one of our handlers the signal's, in front of what is there, unless one is already. Async-signal-safe. Not inlined,
+/// as [`present_word`].
+#[inline(never)]
+fn put_on_top(signal: c_int) -> io::Result<()> {
+    let mut now = present(signal)?;
+    // Another thread may install a handler at the same time: that is then put behind ours, too. So often it never does.
+    for _ in 0..LEVELS {
+        if level(&now).is_some() {
+            return Ok(());
+        }
+        let level = level_for(word_of(&now), replaced_by(signal)).ok_or(io::ErrorKind::QuotaExceeded)?;
+        let ours = sigaction {
+            sa_sigaction: HANDLERS[level] as *const () as usize,
+            // What the handler before wants to be blocked, and not, holds while it is called by ours.
+            sa_flags: libc::SA_SIGINFO | libc::SA_ONSTACK | now.sa_flags & (libc::SA_NODEFER | libc::SA_RESTART),
+            ..now
+        };
+        let displaced = change(signal, &ours)?;
+        match self::level(&displaced) {
+            // In front of what was installed after `now`: it stays.
+            Some(other) if other != level => return change(signal, &displaced).map(drop),
+            Some(_) => return Ok(()),
+            None if word_of(&displaced) == word_of(&now) => return Ok(()),
+            None => change(signal, &displaced)?,
+        };
+        now = displaced;
+    }
+    Ok(())
+}
+
+/// Makes an action the signal's; returns the one before.
+fn change(signal: c_int, action: &sigaction) -> io::Result<sigaction> {
+    let mut before = MaybeUninit::<sigaction>::zeroed();
+    // SAFETY: `handle` is what SA_SIGINFO calls, and keeps to what a handler may do. All else is what was there before.
+    if unsafe { sigaction(signal, action, before.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroes are a valid `sigaction`, and so is what was written.
+    Ok(unsafe { before.assume_init() })
 }
 
 /// The table, sorted.
@@ -109,31 +233,7 @@ fn runs() -> Vec<Run> {
     runs
 }
 
-/// Puts our handler in the place of a signal's present one, which `previous` will know.
-fn replace(signal: c_int, previous: &Previous) -> io::Result<()> {
-    let mut old = MaybeUninit::<sigaction>::zeroed();
-    // SAFETY: asks only, and writes to `old`.
-    if unsafe { sigaction(signal, ptr::null(), old.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: zeroes are a valid `sigaction`, and so is what was written.
-    let old = unsafe { old.assume_init() };
-    previous.flags.store(old.sa_flags, Ordering::Relaxed);
-    previous.handler.store(old.sa_sigaction, Ordering::Relaxed);
-    let ours = sigaction {
-        sa_sigaction: handle as *const () as usize,
-        // What the handler before wants to be blocked, and not, holds while it is called by ours.
-        sa_flags: libc::SA_SIGINFO | libc::SA_ONSTACK | old.sa_flags & (libc::SA_NODEFER | libc::SA_RESTART),
-        ..old
-    };
-    // SAFETY: `handle` is what SA_SIGINFO calls, and keeps to what a handler may do.
-    if unsafe { sigaction(signal, &raw const ours, ptr::null_mut()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+extern "C" fn handle<const LEVEL: usize>(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel, or a handler that passes its own arguments on, gives valid ones, which nobody else uses
     // meanwhile.
     let facts = unsafe { &*info };
@@ -141,7 +241,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     let interrupted = unsafe { &mut *context.cast::<ucontext_t>() };
     if recover(signal, facts, interrupted).is_none() {
         // SAFETY: as above.
-        unsafe { pass_on(signal, info, context) };
+        unsafe { pass_on(LEVEL, signal, info, context) };
     }
 }
 
@@ -200,37 +300,107 @@ fn find(instruction: usize) -> Option<Run> {
     runs.get(after.checked_sub(1)?).copied().filter(|run| instruction < run.end)
 }
 
-/// Does what would be done if our handler were not there.
+/// Does what would be done if the handler of this level were not there.
 ///
 /// # Safety
 ///
 /// The arguments are those of a signal handler.
-unsafe fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let previous = if signal == libc::SIGBUS { &PREVIOUS_BUS } else { &PREVIOUS_SEGV };
-    let flags = previous.flags.load(Ordering::Relaxed);
-    let handler = previous.handler.load(Ordering::Relaxed);
-    // A handler for one signal is called once. What is ignored goes on being ignored.
-    let handler = if flags & libc::SA_RESETHAND == 0 || handler == libc::SIG_IGN {
-        handler
-    } else {
-        previous.handler.swap(libc::SIG_DFL, Ordering::Relaxed)
-    };
+unsafe fn pass_on(level: usize, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let Some(replaced) = replaced_by(signal).get(level) else { return };
+    let mut word = replaced.load(Ordering::Relaxed);
+    if word & RESETHAND != 0 {
+        // A handler for one signal is called once, by whoever exchanges it.
+        let called = replaced.compare_exchange(word, libc::SIG_DFL, Ordering::Relaxed, Ordering::Relaxed);
+        word = called.unwrap_or_else(|now| now);
+    }
     // SAFETY: the caller's promise.
     let forced = is_forced(signal, unsafe { &*info });
-    match handler {
+    match word {
         libc::SIG_IGN if !forced => {}
-        libc::SIG_DFL | libc::SIG_IGN => end_by(signal, forced),
-        _ if flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: whoever installed it with this flag has promised that it is such a function.
-            let handler = unsafe { transmute::<usize, extern "C" fn(c_int, *mut siginfo_t, *mut c_void)>(handler) };
-            handler(signal, info, context);
-        }
-        _ => {
-            // SAFETY: whoever installed it without the flag has promised that it is such a function.
-            let handler = unsafe { transmute::<usize, extern "C" fn(c_int)>(handler) };
-            handler(signal);
+        libc::SIG_DFL | libc::SIG_IGN | UNUSED => end_by(signal, forced),
+        word => {
+            // SAFETY: the caller's promise.
+            let context = context.cast::<Note>();
+            let level = ptr::from_ref(replaced).addr();
+            // SAFETY: a context begins with the fields of a `Note`.
+            let outer = unsafe { (*context).link };
+            // SAFETY: null or a context, and so is each that it links, or a `Note`.
+            if unsafe { has_note(outer, level) } {
+                return end_by(signal, forced);
+            }
+            let mut note = Note { level, link: outer };
+            // SAFETY: as above. The note is unlinked before its frame ends; or a handler leaves by longjmp(3), and this context
+            // is not used any more.
+            unsafe { (*context).link = &raw mut note };
+            let before = present_word(signal);
+            // SAFETY: the caller's promise; and whoever installed it has promised that it is what its flags say.
+            unsafe { call(word, signal, info, context.cast()) };
+            // SAFETY: as above.
+            unsafe { (*context).link = outer };
+            // The standard library's handler, for instance, makes the default action the signal's, for a fault to come again.
+            // Ours goes in front of that, which it then passes the next one on to. If this was a fault that comes again, it
+            // ends the process that way.
+            if before != present_word(signal) {
+                // There is nobody to tell but `is_installed`, which asks itself.
+                put_on_top(signal).ok();
+            }
         }
     }
+}
+
+/// The word of a signal's present action; `None` if it cannot be asked. Not inlined: an alternate stack is small, and another
+/// handler is called on the same.
+#[inline(never)]
+fn present_word(signal: c_int) -> Option<usize> {
+    present(signal).ok().map(|now| word_of(&now))
+}
+
+/// Calls the handler of a word.
+///
+/// # Safety
+///
+/// The arguments are those of a signal handler, and the word is of an action that was installed.
+unsafe fn call(word: usize, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let address = word & !(SIGINFO | RESETHAND);
+    if word & SIGINFO != 0 {
+        // SAFETY: whoever installed it with this flag has promised that it is such a function.
+        let handler = unsafe { transmute::<usize, Handler>(address) };
+        handler(signal, info, context);
+    } else {
+        // SAFETY: whoever installed it without the flag has promised that it is such a function.
+        let handler = unsafe { transmute::<usize, extern "C" fn(c_int)>(address) };
+        handler(signal);
+    }
+}
+
+/// Says that a level is passing a signal on, so that a circle of handlers is noticed. The first two fields of a `ucontext_t`,
+/// so that it can be what a signal's context links: the kernel writes null there and makes no use of it.
+///
+/// It lies in the handler's stack frame. It needs no allocation, as a thread-local value of a shared library may, and does not
+/// outlive a handler that leaves by longjmp(3).
+#[repr(C)]
+struct Note {
+    /// The address of the level's word, which no other level has, nor any other copy of this crate.
+    level: usize,
+    link: *mut Note,
+}
+
+/// Whether there is a level's note among those that are linked.
+///
+/// # Safety
+///
+/// `at`, and each link from there, is null or points to a context or a note.
+unsafe fn has_note(mut at: *const Note, level: usize) -> bool {
+    // Not without end if they are in a circle themselves.
+    for _ in 0..64 {
+        // SAFETY: the caller's promise.
+        let Some(note) = (unsafe { at.as_ref() }) else { return false };
+        if note.level == level {
+            return true;
+        }
+        at = note.link;
+    }
+    false
 }
 
 /// Ends the process by the signal, as it does by default: once the handler has returned.

@@ -167,7 +167,7 @@ fn prepare_recovery(options: &MmapRegionBuilder) -> Result<(), Error> {
     #[cfg(feature = "fault-recovery")]
     {
         if options.flags.contains(Flags::FAULT_RECOVERY) {
-            crate::fault_recovery::install().map_err(Error::FaultRecovery)?;
+            crate::access::install_once().map_err(Error::FaultRecovery)?;
         }
         check_recovery(options.protection)?;
     }
@@ -179,7 +179,7 @@ fn prepare_recovery(options: &MmapRegionBuilder) -> Result<(), Error> {
 /// Whether a write to read-only memory will be an error: where the hardware is to find it, only with the handlers.
 #[cfg(feature = "fault-recovery")]
 pub(super) fn check_recovery(protection: Protection) -> Result<(), Error> {
-    if protection == Protection::ReadOnly && crate::access::RECOVERS && !crate::fault_recovery::is_installed() {
+    if protection == Protection::ReadOnly && crate::access::RECOVERS && !crate::access::was_installed() {
         return Err(Error::NoRecovery);
     }
     Ok(())

@@ -290,3 +290,50 @@ pub(crate) fn in_fork(check: fn()) -> c_int {
         }
     }
 }
+
+/// A handler that passes everything on to what [`close_circle`] found.
+extern "C" fn pass_round(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    CALLS.fetch_add(1, SeqCst);
+    // SAFETY: was installed with SA_SIGINFO.
+    let handler = unsafe { std::mem::transmute::<usize, Handler>(previous(signal).load(SeqCst)) };
+    handler(signal, info, context);
+}
+
+/// Makes [`pass_round`] the handler, which passes on to the one that is there.
+pub(crate) fn install_pass_round(signal: c_int) {
+    let old = before(signal, pass_round as *const () as usize, libc::SA_SIGINFO | libc::SA_ONSTACK);
+    previous(signal).store(old.sa_sigaction, SeqCst);
+}
+
+/// A handler that installs the default action and sends the signal once more, as crash reporters do.
+pub(crate) extern "C" fn report(signal: c_int) {
+    CALLS.fetch_add(1, SeqCst);
+    before(signal, libc::SIG_DFL, 0);
+    raise(signal);
+}
+
+/// A handler that counts its calls.
+pub(crate) extern "C" fn count(_: c_int) {
+    CALLS.fetch_add(1, SeqCst);
+}
+
+/// Sends this thread a signal as the kernel reports memory that was lost, and that nobody has accessed yet.
+pub(crate) fn raise_lost_memory() {
+    let mut info = MaybeUninit::<siginfo_t>::zeroed();
+    // SAFETY: zeroes are a valid `siginfo_t`.
+    let info = unsafe { info.assume_init_mut() };
+    (info.si_signo, info.si_code) = (SIGBUS, libc::BUS_MCEERR_AO);
+    // SAFETY: has no effect on memory.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: has no effect on memory.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+    // SAFETY: reads `info`.
+    let sent = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, SIGBUS, ptr::from_mut(info)) };
+    assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// A handler that makes [`count`] its successor.
+pub(crate) extern "C" fn hand_over(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
+    CALLS.fetch_add(10, SeqCst);
+    before(signal, count as *const () as usize, 0);
+}
