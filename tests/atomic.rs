@@ -5,6 +5,7 @@
 //! | [`model`]     | random changes, with listeners that refuse, against a plain list                    |
 //! | [`listeners`] | order, replay, refusal, panics, and what listeners may do                           |
 //! | [`readers`]   | what guards and snapshots keep, what is waited for, and what would wait for itself  |
+//! | [`waits`]     | threads that would wait for themselves, or for each other                           |
 //! | [`threads`]   | reads on several threads while the map changes                                      |
 //! | [`slots`]     | slot numbers, against a plain set                                                   |
 //! | [`mapped`]    | what is mapped, by the kernel's own list                                            |
@@ -29,3 +30,5 @@ mod recorder;
 mod slots;
 #[path = "atomic/threads.rs"]
 mod threads;
+#[path = "atomic/waits.rs"]
+mod waits;

@@ -319,10 +319,9 @@ unsafe fn pass_on(level: usize, signal: c_int, info: *mut siginfo_t, context: *m
         libc::SIG_IGN if !forced => {}
         libc::SIG_DFL | libc::SIG_IGN | UNUSED => end_by(signal, forced),
         word => {
-            // SAFETY: the caller's promise.
             let context = context.cast::<Note>();
             let level = ptr::from_ref(replaced).addr();
-            // SAFETY: a context begins with the fields of a `Note`.
+            // SAFETY: the caller's promise; and a context begins with the fields of a `Note`.
             let outer = unsafe { (*context).link };
             // SAFETY: null or a context, and so is each that it links, or a `Note`.
             if unsafe { has_note(outer, level) } {

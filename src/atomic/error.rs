@@ -45,6 +45,13 @@ pub enum MapError {
     /// This thread holds a guard of this map, for which the update might wait for ever.
     #[error("this thread holds a guard of the map, for which its change would have to wait: drop it before")]
     GuardHeld,
+    /// Threads that change maps would wait for each other for ever: this one, and one that waits for this one's guard of
+    /// another map, or for its change of another map to end. The others go on when this one drops the guard, or ends that
+    /// change.
+    #[error(
+        "another thread's change of a map waits for this thread: drop guards of other maps, or end their changes, first"
+    )]
+    Deadlock,
     /// Not all of what was to be plugged or unplugged is memory.
     #[error("not all of the {len:#x} bytes at {addr} are memory: there is none at {hole}")]
     Hole {

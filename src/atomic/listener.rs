@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::calls::Calls;
 use super::{ListenerError, MapError};
 use crate::guest_memory::{GuestMemoryRegion, RegionRange};
 
@@ -9,7 +10,9 @@ use crate::guest_memory::{GuestMemoryRegion, RegionRange};
 ///
 /// The regions that it was told of and not told to be gone are at each moment those of the map, or what the map is about to
 /// be. It is told of a region before any reader finds it, and that it is gone after the last guard that has it. Calls come
-/// one at a time, from whichever thread changes the map; they may look at it, and must not change it.
+/// one at a time, from whichever thread changes the map; they may look at it, and must not change it, nor keep a guard of it:
+/// see [what may wait for what](super#what-may-wait-for-what). A listener that panics is not told the same once more; the
+/// others are told all the same, and the panic goes on in the thread that changes the map.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -138,11 +141,13 @@ impl<R> Listeners<R> {
 
     /// Tells each that `regions` are gone.
     pub(super) fn removed(&mut self, regions: &[Arc<R>]) {
+        let mut calls = Calls::default();
         for region in regions.iter().rev() {
             for entry in self.entries.iter_mut().rev() {
-                entry.listener.removed(region);
+                calls.call(|| entry.listener.removed(region));
             }
         }
+        calls.finish();
     }
 
     /// One more, if it takes all of `regions`.
@@ -170,9 +175,11 @@ impl<R> Listeners<R> {
     ) -> Result<Box<dyn MapListener<R>>, MapError> {
         let position = self.entries.iter().position(|entry| entry.id == id).ok_or(MapError::NoListener(id))?;
         let mut listener = self.entries.remove(position).listener;
+        let mut calls = Calls::default();
         for region in regions.iter().rev() {
-            listener.removed(region);
+            calls.call(|| listener.removed(region));
         }
+        calls.finish();
         Ok(listener)
     }
 }
@@ -213,12 +220,14 @@ impl<R> Accepted<'_, R> {
 impl<R> Drop for Accepted<'_, R> {
     fn drop(&mut self) {
         let each = self.entries.len();
+        let mut calls = Calls::default();
         for number in (0..self.count).rev() {
             if let (Some(entry), Some(region)) = (self.entries.get_mut(number % each), self.regions.get(number / each))
             {
-                entry.listener.removed(region);
+                calls.call(|| entry.listener.removed(region));
             }
         }
+        calls.finish();
     }
 }
 

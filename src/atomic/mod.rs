@@ -45,11 +45,16 @@
 //!
 //! Looking ([`read`](Reader::read), [`memory`](GuestMemoryAtomic::memory)) waits for nothing. An update waits for other updates;
 //! one that removes a region waits also until each guard is dropped that was there before. So a thread that has a guard
-//! may not update, nor may what a listener is told lead to an update; both are found out, and are errors. Snapshots are not
+//! may not update, nor may what a listener is told lead to an update of the same map, nor may a guard be kept that was made
+//! in an update by its closure or a listener: these are errors ([`MapError::GuardHeld`], [`MapError::Nested`]). Threads that
+//! change several maps may wait for each other: a listener of one map changes another one, or a thread that holds a guard of one
+//! map changes another one. The last of them that would complete a circle gets [`MapError::Deadlock`]. A wait for anything else
+//! is not found out, for instance if a listener waits for a thread that changes the map. Snapshots are not
 //! waited for, as they may be kept for long: what they have stays mapped until they are dropped. Nor does
 //! [`plug`](GuestMemoryAtomic::plug) or [`unplug`](GuestMemoryAtomic::unplug) wait for those who read: regions stay as they are, and
 //! an access to what is unplugged is an error.
 
+mod calls;
 mod error;
 mod listener;
 #[cfg(all(test, loom))]
@@ -59,6 +64,7 @@ mod plug;
 mod published;
 mod slots;
 mod update;
+mod waits;
 
 pub use error::{ListenerError, MapError};
 pub use listener::{ListenerId, MapListener};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::calls::Calls;
 use super::listener::Listeners;
 use super::{GuestMemoryAtomic, ListenerError, MapError, RegionMap};
 #[cfg(all(feature = "mmap", target_os = "linux"))]
@@ -242,6 +243,8 @@ struct Change<'a, R: Pluggable> {
     told: usize,
     /// Parts that could not be plugged again.
     lost: Vec<usize>,
+    /// Whether it goes back.
+    is_back: bool,
     is_over: bool,
 }
 
@@ -251,7 +254,7 @@ impl<'a, R: Pluggable> Change<'a, R> {
             PlugState::Plugged => (0, 0),
             PlugState::Unplugged => (parts.len(), parts.len().saturating_mul(listeners.count())),
         };
-        Self { listeners, parts, to, plugged, told, lost: Vec::new(), is_over: false }
+        Self { listeners, parts, to, plugged, told, lost: Vec::new(), is_back: false, is_over: false }
     }
 
     fn run(mut self) -> Result<(), MapError> {
@@ -272,7 +275,7 @@ impl<'a, R: Pluggable> Change<'a, R> {
 
     /// Goes back all the way, and answers the first error.
     fn back(&mut self) -> Option<MapError> {
-        self.is_over = true;
+        self.is_back = true;
         let mut first = None;
         let mut go_on = |error| {
             first.get_or_insert(error);
@@ -282,7 +285,21 @@ impl<'a, R: Pluggable> Change<'a, R> {
             PlugState::Plugged => self.down(&mut go_on),
             PlugState::Unplugged => self.up(&mut go_on),
         };
+        self.is_over = true;
         first.or(back.err())
+    }
+
+    /// Takes the next step of the way back for done.
+    fn skip(&mut self) {
+        match self.to {
+            PlugState::Plugged if self.told > 0 => self.told -= 1,
+            PlugState::Plugged => self.plugged = self.plugged.saturating_sub(1),
+            PlugState::Unplugged if self.plugged < self.parts.len() => {
+                self.lost.push(self.plugged);
+                self.plugged += 1;
+            }
+            PlugState::Unplugged => self.told = self.told.saturating_add(1),
+        }
     }
 
     fn up(&mut self, failed: &mut dyn FnMut(MapError) -> Result<(), MapError>) -> Result<(), MapError> {
@@ -336,8 +353,17 @@ impl<'a, R: Pluggable> Change<'a, R> {
 
 impl<R: Pluggable> Drop for Change<'_, R> {
     fn drop(&mut self) {
-        if !self.is_over {
-            self.back();
+        let mut calls = Calls::default();
+        // A step of the way back has panicked.
+        if self.is_back && !self.is_over {
+            self.skip();
         }
+        while !self.is_over {
+            calls.call(|| drop(self.back()));
+            if !self.is_over {
+                self.skip();
+            }
+        }
+        calls.finish();
     }
 }

@@ -137,10 +137,32 @@ impl<M> Published<M> {
 
     /// Whether a guard lives that was made by the thread.
     pub(super) fn is_read_by(&self, thread: usize) -> bool {
-        lock(&self.seats).iter().any(|seat| {
-            // Acquire: pairs with the fence in `sit_elsewhere`.
-            seat.map.load(Ordering::Acquire) != 0 && seat.thread.load(Ordering::Relaxed) == thread
-        })
+        lock(&self.seats).iter().any(|seat| seat.is_used_by(thread, 0))
+    }
+
+    /// The guards that live.
+    pub(super) fn guards(&self) -> Held {
+        Held { seats: lock(&self.seats).clone(), but: 0 }
+    }
+
+    /// The guards that live of maps that were current before.
+    pub(super) fn older_guards(&self) -> Held {
+        Held { but: self.current.load(Ordering::Relaxed).addr(), ..self.guards() }
+    }
+}
+
+/// Guards, of whichever threads.
+#[derive(Clone)]
+pub(super) struct Held {
+    seats: Vec<Arc<Seat>>,
+    /// The address of the map whose guards are not among them, or 0.
+    but: usize,
+}
+
+impl Held {
+    /// Whether the thread has one of them.
+    pub(super) fn is_by(&self, thread: usize) -> bool {
+        self.seats.iter().any(|seat| seat.is_used_by(thread, self.but))
     }
 }
 
@@ -211,6 +233,13 @@ struct Seat {
 }
 
 impl Seat {
+    /// Whether the thread uses a map, another one than that at the address `but`.
+    fn is_used_by(&self, thread: usize, but: usize) -> bool {
+        // Acquire: pairs with the fence in `sit_elsewhere`.
+        let map = self.map.load(Ordering::Acquire);
+        map != 0 && map != but && self.thread.load(Ordering::Relaxed) == thread
+    }
+
     #[cold]
     fn sit_elsewhere(&self, thread: usize) {
         self.thread.store(thread, Ordering::Relaxed);

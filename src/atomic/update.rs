@@ -3,11 +3,12 @@
 use std::cmp::Ordering::{Greater, Less};
 use std::iter::Peekable;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::listener::Listeners;
 use super::map::generation_of;
 use super::published::{Published, here};
+use super::waits::{self, Resource};
 use super::{GuestMemoryAtomic, ListenerId, MapError, MapListener, RegionMap};
 use crate::guest_memory::{GuestMemoryRegion, GuestRegionCollection};
 use crate::{GuestAddress, GuestUsize};
@@ -17,12 +18,12 @@ pub(super) struct Writer<M: RegionMap> {
     published: Arc<Published<M>>,
     listeners: Mutex<Listeners<M::Region>>,
     /// The [thread](here) that has the lock, or 0.
-    owner: AtomicUsize,
+    owner: Arc<AtomicUsize>,
 }
 
 impl<M: RegionMap> Writer<M> {
     pub(super) fn new(published: Arc<Published<M>>) -> Self {
-        Self { published, listeners: Mutex::new(Listeners::new()), owner: AtomicUsize::new(0) }
+        Self { published, listeners: Mutex::new(Listeners::new()), owner: Arc::default() }
     }
 
     pub(super) fn lock(&self) -> Result<Locked<'_, M::Region>, MapError> {
@@ -36,7 +37,17 @@ impl<M: RegionMap> Writer<M> {
             return Err(MapError::GuardHeld);
         }
         // What a listener has left behind that panicked is whole: see `Accepted`.
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = match self.listeners.try_lock() {
+            Ok(listeners) => listeners,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                let resource = Resource::Lock(Arc::clone(&self.owner));
+                let beginning = waits::begin();
+                beginning.check(thread, &resource)?;
+                let _wait = beginning.note(thread, resource);
+                self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+        };
         self.owner.store(thread, Ordering::Relaxed);
         Ok(Locked { owner: &self.owner, listeners })
     }
@@ -87,7 +98,12 @@ impl<M: RegionMap> GuestMemoryAtomic<M> {
     ///
     /// # Errors
     ///
-    /// What `change` answers; [`MapError::Replaced`]; [`MapError::Refused`]; [`MapError::Nested`]; [`MapError::GuardHeld`].
+    /// What `change` answers; [`MapError::Replaced`]; [`MapError::Refused`]; [`MapError::Nested`]; [`MapError::GuardHeld`], also
+    /// if `change` or a listener has made a guard that is not dropped yet; [`MapError::Deadlock`]. Nothing has changed then.
+    ///
+    /// # Panics
+    ///
+    /// If `change` or a listener panics. All other listeners are told nevertheless.
     pub fn update<E: Into<MapError>>(&self, change: impl FnOnce(&M) -> Result<M, E>) -> Result<(), MapError> {
         self.change(|memory, _| Ok((change(memory).map_err(Into::into)?, ())))
     }
@@ -103,15 +119,28 @@ impl<M: RegionMap> GuestMemoryAtomic<M> {
             return Ok(answer);
         }
         let accepted = locked.listeners.added(&added)?;
-        self.published.publish(generation_of(&new), new);
+        let (generation, thread) = (generation_of(&new), here());
+        // Of the old map, by `change` or a listener: it would be waited for, now or by another thread's change.
+        if self.published.is_read_by(thread) {
+            return Err(MapError::GuardHeld);
+        }
+        // The next change gives up the old map, which has nothing that the new one has not.
+        if removed.is_empty() {
+            self.published.publish(generation, new);
+            accepted.keep();
+            return Ok(answer);
+        }
+        // Before publishing, as there is no way back then. Threads that begin to wait afterwards find this one waiting.
+        let beginning = waits::begin();
+        beginning.check(thread, &Resource::Guards(self.published.guards()))?;
+        self.published.publish(generation, new);
+        let wait = beginning.note(thread, Resource::Guards(self.published.older_guards()));
         accepted.keep();
         // Or it would keep what is removed.
         drop(old);
-        // Else the next change gives up the old map, which has nothing that the new one has not.
-        if !removed.is_empty() {
-            self.published.give_up();
-            locked.listeners.removed(&removed);
-        }
+        self.published.give_up();
+        drop(wait);
+        locked.listeners.removed(&removed);
         Ok(answer)
     }
 

@@ -3,8 +3,11 @@
 use std::fs;
 use std::sync::Arc;
 
+use memory_model::buffers::PinnedSlice;
+use memory_model::io_memory::Access;
 use memory_model::{
-    Bytes, FileOffset, GuestAddress, GuestMemory, GuestMemoryAtomic, GuestMemoryMmap, GuestRegionMmap, MmapRegion,
+    Bytes, FileOffset, GuestAddress, GuestMemory, GuestMemoryAtomic, GuestMemoryMmap, GuestRegionMmap, IoAddress,
+    MmapRegion,
 };
 
 /// Whether this process maps the file.
@@ -82,4 +85,19 @@ fn regions_come_and_go_around_others_and_none_is_split() {
     assert!(!map.memory().check_range(GuestAddress(0x2000), 0x6000));
     drop(map);
     assert!(!is_mapped(&below.0) && !is_mapped(&above.0));
+}
+
+/// Also if it is the change itself, or a listener, that keeps them.
+#[test]
+fn views_that_an_update_pins_are_not_waited_for() {
+    let map = map();
+    let Some((_file, region)) = mapped(0x1000) else { return };
+    map.insert_region(region).unwrap();
+    let mut pinned = None;
+    map.update(|mem| {
+        pinned = Some(PinnedSlice::new(mem, IoAddress(0x1000), 0x1000, Access::ReadWrite).unwrap());
+        mem.remove_region(GuestAddress(0x1000), 0x2000).map(|(mem, _)| mem)
+    })
+    .unwrap();
+    pinned.unwrap().write_obj(7_u8, 0).unwrap();
 }

@@ -215,6 +215,54 @@ fn a_panic_leaves_it_as_it_was() {
     map.plug(at(2), pages(4)).unwrap();
 }
 
+/// Panics when the fifth page is plugged, and when the third is unplugged.
+struct Panics;
+
+impl MapListener<GuestRegionMmap> for Panics {
+    fn added(&mut self, _: &Arc<GuestRegionMmap>) -> Result<(), ListenerError> {
+        Ok(())
+    }
+
+    fn removed(&mut self, _: &Arc<GuestRegionMmap>) {}
+
+    fn plugged(&mut self, region: &Arc<GuestRegionMmap>, range: RegionRange) -> Result<(), ListenerError> {
+        if range.addresses(region.start_addr()).0 == at(4) {
+            resume_unwind(Box::new("plugged"));
+        }
+        Ok(())
+    }
+
+    fn unplugged(&mut self, region: &Arc<GuestRegionMmap>, range: RegionRange) {
+        if range.addresses(region.start_addr()).0 == at(2) {
+            resume_unwind(Box::new("unplugged"));
+        }
+    }
+}
+
+#[test]
+fn a_panic_on_the_way_back_from_a_panic_does_not_end_the_process_and_the_way_back_goes_on() {
+    if !recovers() {
+        return;
+    }
+    let panic_of = |change: Change, map: &Map| {
+        let panic = catch_unwind(AssertUnwindSafe(|| change(map, at(2), pages(4)))).unwrap_err();
+        *panic.downcast::<&str>().unwrap()
+    };
+    let (map, log) = map();
+    let panics = map.register(Box::new(Panics)).unwrap();
+    assert_eq!(panic_of(Map::unplug, &map), "unplugged");
+    let there_and_back = [Unplugged(1, 4, 2), Unplugged(0, 4, 2), Plugged(0, 4, 2), Plugged(1, 4, 2)];
+    assert_eq!((told(&log), unplugged(&map)), (there_and_back.to_vec(), vec![]));
+    map.unregister(panics).unwrap();
+    map.unplug(at(2), pages(4)).unwrap();
+    told(&log);
+    map.register(Box::new(Panics)).unwrap();
+    assert_eq!(panic_of(Map::plug, &map), "plugged");
+    let there = [Plugged(0, 2, 2), Plugged(1, 2, 2), Plugged(0, 4, 2), Plugged(1, 4, 2)];
+    let back = [Unplugged(1, 4, 2), Unplugged(0, 4, 2), Unplugged(1, 2, 2), Unplugged(0, 2, 2)];
+    assert_eq!((told(&log), unplugged(&map)), ([there, back].concat(), vec![2, 3, 4, 5]));
+}
+
 type Change = fn(&Map, GuestAddress, u64) -> Result<(), MapError>;
 
 #[test]
