@@ -60,7 +60,7 @@ cfg_engine! {
         #[cfg(feature = "fault-recovery")]
         pub use signal::{install, is_installed};
         #[cfg(feature = "fault-recovery")]
-        pub(crate) use signal::{install_once, was_installed};
+        pub(crate) use signal::was_installed;
 
         /// Whether the hardware can be left to refuse an access, as that is then an error: if the handlers are installed.
         pub(crate) const RECOVERS: bool = cfg!(feature = "fault-recovery");
@@ -71,7 +71,7 @@ cfg_engine! {
         #[cfg(feature = "fault-recovery")]
         pub use portable::{install, is_installed};
         #[cfg(feature = "fault-recovery")]
-        pub(crate) use portable::{install as install_once, is_installed as was_installed};
+        pub(crate) use portable::is_installed as was_installed;
 
         pub(crate) const RECOVERS: bool = false;
     }

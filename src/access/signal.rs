@@ -129,12 +129,8 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
-/// Installs the handlers unless they were installed before, whoever has replaced them since.
-pub(crate) fn install_once() -> io::Result<()> {
-    if was_installed() { Ok(()) } else { install() }
-}
-
-/// Whether the handlers were installed once, and may have been replaced since. Asks nobody, as a seccomp filter may forbid it.
+/// Whether the handlers were installed, and may have been replaced since. Makes no system call, as a seccomp filter may
+/// forbid sigaction(2).
 pub(crate) fn was_installed() -> bool {
     INSTALLED.load(Ordering::Acquire)
 }

@@ -166,8 +166,9 @@ fn check_file(at: &FileOffset, size: usize, shape: &Shape) -> Result<(), Error> 
 fn prepare_recovery(options: &MmapRegionBuilder) -> Result<(), Error> {
     #[cfg(feature = "fault-recovery")]
     {
-        if options.flags.contains(Flags::FAULT_RECOVERY) {
-            crate::access::install_once().map_err(Error::FaultRecovery)?;
+        // Not again: a handler that has replaced ours since may pass signals on.
+        if options.flags.contains(Flags::FAULT_RECOVERY) && !crate::access::was_installed() {
+            crate::fault_recovery::install().map_err(Error::FaultRecovery)?;
         }
         check_recovery(options.protection)?;
     }

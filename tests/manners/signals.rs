@@ -25,6 +25,8 @@ fn recovery_survives_a_signal_that_the_runtimes_handler_takes() {
                 "BUS" => raw::raise(SIGBUS),
                 "SEGV" => raw::raise(SIGSEGV),
                 "both" => [SIGBUS, SIGSEGV].into_iter().for_each(raw::raise),
+                // Emulators in user mode take it for a fault of their own.
+                _ if std::env::var_os("CROSS_RUNNER").is_some() => {}
                 _ => raw::raise_lost_memory(),
             }
             check_installed();
