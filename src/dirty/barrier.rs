@@ -51,6 +51,8 @@ pub(super) fn is_each_ones_own() -> bool {
 /// The barrier of a thread that marks: mostly of the compiler.
 #[inline(always)]
 pub(crate) fn own() {
+    // The mode is read after the data is written: one from before could be that of before a change.
+    compiler_fence(Ordering::SeqCst);
     if is_each_ones_own() {
         fence(Ordering::SeqCst);
     } else {
