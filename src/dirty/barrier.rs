@@ -88,7 +88,9 @@ pub(crate) fn all_threads(trackers: &[&Tracker]) {
     if is_changing || unsettled > 0 {
         fence(Ordering::SeqCst);
         kernel::drain();
-        trackers.iter().for_each(|tracker| tracker.settle());
+        for tracker in trackers {
+            tracker.settle();
+        }
         kernel::change_mode(CHANGING, EACH);
     }
 }

@@ -66,7 +66,9 @@ fn no_value_is_lost_after_membarrier_is_denied() {
         eprintln!("found by {found_by}: {lost} values lost in {rounds} rounds");
         assert_eq!(lost, 0, "lost in {rounds} rounds");
     });
-    ended.iter().for_each(|one| eprint!("{}", one.said));
+    for one in &ended {
+        eprint!("{}", one.said);
+    }
     all_well(&ended);
 }
 
