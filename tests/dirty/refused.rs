@@ -76,7 +76,7 @@ fn no_value_is_lost_after_membarrier_is_denied() {
 #[test]
 fn tracking_goes_on_after_membarrier_is_denied() {
     if is_emulated() {
-        return eprintln!("skipped: emulated");
+        return memory_model_test_support::skip!("emulated: the filter is not the kernel's");
     }
     let ended = in_child!(tracking_goes_on_after_membarrier_is_denied, &FOUND_BY, |found_by| {
         let Guest { mem, log, .. } = guest(found_by);
