@@ -109,6 +109,8 @@ impl DirectFile {
 
     /// Fills all of the buffers from `offset`, in bytes from the start of the file.
     ///
+    /// Where pieces overlap, the bytes are unspecified: see [`GuestBuffers`](GuestBuffers#overlapping-pieces).
+    ///
     /// # Errors
     ///
     /// As for [`GuestBuffers::preadv_exact`].

@@ -20,6 +20,11 @@ pub(super) const INLINE: usize = 16;
 /// the regions that they have bytes of, mapped and as they are: an `io_uring` or another thread may have them for as long as
 /// it takes, whatever happens to the map meanwhile.
 ///
+/// # Overlapping pieces
+///
+/// Pieces may overlap. Where pieces that are written do, the bytes are unspecified after a transfer: each is one that was read
+/// for some piece. The kernel writes pieces in no defined order, with `O_DIRECT` also within one system call.
+///
 /// # What is marked as dirty
 ///
 /// Of buffers to be written ([`Access::Write`], [`Access::ReadWrite`]):

@@ -13,7 +13,7 @@ use memory_model::io_memory::Access;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::ground::{BASE, Bad, Guest, Marks, Plan, cases, data, page, pattern, recovers};
+use crate::ground::{BASE, Bad, Guest, Marks, Plan, cases, data, disjoint, page, pattern, recovers};
 use crate::raw::memfd;
 
 /// A file of these bytes, open with `O_DIRECT`, and again without it; nothing where the file system has no such thing.
@@ -87,10 +87,14 @@ fn run(len: usize, steps: &[Step]) {
         let marks = Marks::of(&guest.mem);
         let mut model = first.clone();
         for step in steps {
-            let positions: Vec<_> = step.ranges.iter().flat_map(|&(at, len)| at..at + len).collect();
+            let ranges = match step.op {
+                Op::Read => disjoint(&step.ranges),
+                Op::Write => step.ranges.clone(),
+            };
+            let positions: Vec<_> = ranges.iter().flat_map(|&(at, len)| at..at + len).collect();
             match step.op {
                 Op::Read => {
-                    let mut buffers = guest.buffers(&step.ranges, Access::Write);
+                    let mut buffers = guest.buffers(&ranges, Access::Write);
                     let there = model.len().saturating_sub(step.offset).min(positions.len());
                     match disk.read_at(&mut buffers, step.offset as u64) {
                         Ok(()) => assert_eq!(there, positions.len()),
@@ -115,7 +119,7 @@ fn run(len: usize, steps: &[Step]) {
                     assert!(marked == must, "marked is just what has landed");
                 }
                 Op::Write => {
-                    let mut buffers = guest.buffers(&step.ranges, Access::Read);
+                    let mut buffers = guest.buffers(&ranges, Access::Read);
                     disk.write_at(&mut buffers, step.offset as u64).unwrap();
                     assert!(buffers.is_empty());
                     if !positions.is_empty() {

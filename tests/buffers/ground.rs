@@ -149,6 +149,28 @@ impl Guest {
     }
 }
 
+/// The ranges without the bytes that an earlier range has: several destinations of one byte have no defined result.
+pub(crate) fn disjoint(ranges: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    let mut kept: Vec<(usize, usize)> = Vec::new();
+    for &(start, len) in ranges {
+        // From byte to byte that no range has, up to the next that one has.
+        let mut at = start;
+        while at < start + len {
+            let next = match kept.iter().find(|&&(from, count)| (from..from + count).contains(&at)) {
+                Some(&(from, count)) => from + count,
+                None => {
+                    let end = kept.iter().map(|&(from, _)| from).filter(|&from| from > at).min();
+                    let end = end.unwrap_or(usize::MAX).min(start + len);
+                    kept.push((at, end - at));
+                    end
+                }
+            };
+            at = next;
+        }
+    }
+    kept
+}
+
 /// A guest's address of a position.
 pub(crate) fn at(position: usize) -> GuestAddress {
     GuestAddress(BASE + position as u64)

@@ -11,7 +11,7 @@ use memory_model::{Bytes, GuestMemory};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::ground::{BASE, Bad, Guest, Marks, Plan, at, cases, data, io, page, recovers};
+use crate::ground::{BASE, Bad, Guest, Marks, Plan, at, cases, data, disjoint, io, page, recovers};
 use crate::raw::{memfd, pipe};
 
 /// What is done. Numbers of bytes are shares of those that are left, and may be a few more.
@@ -477,6 +477,7 @@ fn play_all(model: &mut Model, buffers: GuestBuffers<'_>, ops: &[Op]) {
 fn run(case: &Case) {
     let guest = Guest::new(&case.plans);
     let ranges = clip(&guest, &case.ranges);
+    let ranges = if case.access == Access::Read { ranges } else { disjoint(&ranges) };
     let mem = guest.mem.clone();
     let (marks, log) = (Marks::of(&mem), mem.start_tracking(case.log_page).unwrap());
     let io_ranges = ranges.iter().map(|&(position, len)| (io(position), len));

@@ -177,6 +177,9 @@ impl FileEngine {
 
     /// Makes a request: to read from `offset` in the file, in bytes, and fill `buffers`.
     ///
+    /// Where pieces overlap, of one request or of several in flight, the bytes are unspecified: see
+    /// [`GuestBuffers`](GuestBuffers#overlapping-pieces).
+    ///
     /// # Errors
     ///
     /// [`Refused`], with the buffers.
