@@ -17,6 +17,10 @@ use core::sync::atomic::Ordering;
 
 use crate::DataInit;
 
+mod fault;
+
+pub(crate) use fault::{CopyFault, Fault};
+
 /// Chooses the modules of an engine that recovers, and those of one that does not.
 macro_rules! cfg_engine {
     (recovering { $($recovering:item)* } else { $($portable:item)* }) => {
@@ -85,24 +89,6 @@ pub(crate) fn recovers() -> bool {
     return was_installed();
     #[cfg(not(feature = "fault-recovery"))]
     return false;
-}
-
-/// A page that could not be accessed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The host address of the first byte that was not accessible.
-    pub(crate) addr: usize,
-    /// The bytes that were transferred before, from the start of the access.
-    pub(crate) completed: usize,
-}
-
-impl Fault {
-    /// The fault at the address `bad` of an access from `start` upwards.
-    #[cold]
-    #[inline]
-    fn new(bad: usize, start: *const u8) -> Self {
-        Self { addr: bad, completed: bad.saturating_sub(start.addr()) }
-    }
 }
 
 /// What an engine moves at once, at any address: one access if it has at most 8 bytes and lies naturally aligned.
@@ -237,7 +223,7 @@ pub(crate) unsafe fn read<T: DataInit>(src: *const u8) -> Result<T, Fault> {
         }
         // The last bytes, some of which may be among the first, too.
         // SAFETY: the caller's promise: it ends where the `T` does.
-        let last = unsafe { U::read(src.wrapping_add(rest)) }.map_err(|fault| Fault::new(fault.addr, src))?;
+        let last = unsafe { U::read(src.wrapping_add(rest)) }?;
         let mut value = MaybeUninit::<T>::uninit();
         let to = value.as_mut_ptr().cast::<u8>();
         // SAFETY: inside the value, which has at least the size of `U`.
@@ -273,8 +259,10 @@ pub(crate) unsafe fn write<T: DataInit>(dst: *mut u8, value: T) -> Result<(), Fa
     unsafe { attempt_write(dst, value) }.map_err(|fault| {
         // What lies before the bad address may not be done.
         // SAFETY: the caller's promise for `dst`; no more bytes than the value has, which is ours.
-        let before = unsafe { engine::copy_in(dst, (&raw const value).cast(), fault.completed.min(size_of::<T>())) };
-        before.err().unwrap_or(fault)
+        let before =
+            unsafe { engine::copy_in(dst, (&raw const value).cast(), fault.completed(dst).min(size_of::<T>())) };
+        let reached = fault.reached(dst, size_of::<T>());
+        before.map_or_else(|lower| lower.reaching(dst.addr() + reached), |()| fault)
     })
 }
 
@@ -301,7 +289,7 @@ pub(crate) unsafe fn attempt_write<T: DataInit>(dst: *mut u8, value: T) -> Resul
         // SAFETY: inside the value: it ends where that does.
         let last = unsafe { from.cast::<U>().read_unaligned() };
         // SAFETY: the caller's promise: it ends where the `T` does.
-        unsafe { U::write(dst.wrapping_add(rest), last) }.map_err(|fault| Fault::new(fault.addr, dst))
+        unsafe { U::write(dst.wrapping_add(rest), last) }.map_err(|fault| fault.reaching(dst.addr() + size_of::<U>()))
     }
     let width = size_of::<T>();
     if (1..=SHORT).contains(&width) {
@@ -345,7 +333,7 @@ pub(crate) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result
 ///
 /// `src` as for [`read`] and `dst` as for [`write`], with `len` bytes.
 #[inline]
-pub(crate) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
+pub(crate) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<(), CopyFault> {
     // SAFETY: the caller's promise.
     unsafe { engine::copy(src, dst, len) }
 }
@@ -387,10 +375,8 @@ pub(crate) enum Probe {
 ///
 /// `start` as for [`read`], or as for [`write`], with `len` bytes.
 pub(crate) unsafe fn probe(start: *const u8, len: usize, access: Probe) -> Result<(), Fault> {
-    /// The smallest page of any host, in bytes.
-    const PAGE: usize = 4096;
-    let first_page = (PAGE - start.addr() % PAGE).min(len);
-    for offset in [0].into_iter().filter(|_| len > 0).chain((first_page..len).step_by(PAGE)) {
+    let first_page = (fault::PAGE - start.addr() % fault::PAGE).min(len);
+    for offset in [0].into_iter().filter(|_| len > 0).chain((first_page..len).step_by(fault::PAGE)) {
         let at = start.wrapping_add(offset);
         let probed = match access {
             // SAFETY: the caller's promise, as the offset is below `len`.
@@ -398,7 +384,7 @@ pub(crate) unsafe fn probe(start: *const u8, len: usize, access: Probe) -> Resul
             // SAFETY: as above.
             Probe::Write => unsafe { u8::set_bits(at.cast_mut(), 0, Ordering::Relaxed) },
         };
-        probed.map_err(|fault| Fault::new(fault.addr, start))?;
+        probed?;
     }
     Ok(())
 }

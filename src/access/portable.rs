@@ -6,7 +6,7 @@
 use core::mem::transmute_copy;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::{Fault, Plain, Unit, load_order, store_order};
+use super::{CopyFault, Fault, Plain, Unit, load_order, store_order};
 
 /// `$body` with `$U` as the unit of `$width` bytes, which are 1, 2, 4 or 8.
 macro_rules! with_unit {
@@ -188,7 +188,7 @@ pub(super) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize) -> Result
 /// # Safety
 ///
 /// As for [`super::copy`].
-pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<(), Fault> {
+pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<(), CopyFault> {
     /// Copies with the widest unit that both ends can use, which is `U`, wherever that is aligned.
     ///
     /// # Safety
@@ -235,10 +235,12 @@ pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<()
     // that length is one load and one store.
     let apart = (src.addr() ^ dst.addr()).trailing_zeros().min(3);
     let width = 1_usize << apart.min(len.checked_ilog2().unwrap_or(0));
-    with_unit!(width, U => {
+    let copied = with_unit!(width, U => {
         // SAFETY: the caller's promise; the remainders are equal, as the low bits are.
         unsafe { by::<U>(src, dst, len) }
-    })
+    });
+    // This engine does not fail.
+    copied.map_err(|_| CopyFault { is_destination: true, offset: 0, completed: 0, reached: len })
 }
 
 /// # Safety

@@ -352,7 +352,7 @@ fn a_probe_finds_the_first_bad_byte() {
             (2 * page - 1, 2, Some(0)),
             (2 * page, page, None),
         ] {
-            let fault = completed.map(|completed| Fault { addr: base.addr() + at + completed, completed });
+            let fault = completed.map(|completed| Fault::new(base.addr() + at + completed));
             assert_eq!(probe(at, len, Probe::Write).err(), fault, "{len} bytes at {at}");
             assert_eq!(probe(at, len, Probe::Read).err(), fault.filter(|_| unreadable), "{len} bytes at {at}");
         }
@@ -372,7 +372,7 @@ fn a_value_across_two_bad_pages_is_bad_from_its_start() {
     assert_eq!(unsafe { libc::mprotect(last.cast(), pages.page, libc::PROT_NONE) }, 0);
     for before in 1..8 {
         let at = last.wrapping_sub(before);
-        let fault = Some(Fault { addr: at.addr(), completed: 0 });
+        let fault = Some(Fault::new(at.addr()));
         // SAFETY: inside the mapping.
         assert_eq!(unsafe { read::<u64>(at) }.err(), fault);
         // SAFETY: as above.

@@ -29,7 +29,8 @@ pub enum Error {
     Fault {
         /// The first byte that could not be accessed.
         addr: GuestAddress,
-        /// Bytes transferred before it. Those after it are untouched.
+        /// Bytes transferred before it. Those after it are untouched, unless protection or the file's size changed during the
+        /// access: then they may have changed, as far as the access had come, and are marked as dirty.
         completed: usize,
     },
     /// The memory at this address is read and never written: ROM.
@@ -37,7 +38,8 @@ pub enum Error {
     ReadOnly {
         /// The first byte that may not be written.
         addr: GuestAddress,
-        /// Bytes transferred before it. Those after it are untouched.
+        /// Bytes transferred before it. Those after it are untouched, unless protection or the file's size changed during the
+        /// access: then they may have changed, as far as the access had come, and are marked as dirty.
         completed: usize,
     },
     /// An atomic access must be naturally aligned. Nothing was touched.

@@ -3,7 +3,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::{Error, GuestAddress};
 use crate::access::{self, Probe};
 use crate::dirty::Tracker;
-use crate::volatile_memory::{self, CopyError};
+use crate::volatile_memory::{self, Stop};
 use crate::{AtomicAccess, Bytes, DataInit, VolatileSlice};
 #[cfg(feature = "std")]
 use crate::{ReadVolatile, WriteVolatile};
@@ -128,8 +128,15 @@ impl<'a> GuestSlice<'a> {
     ///
     /// [`Error::Fault`]: the slice then holds the bytes before the inaccessible page. [`Error::ReadOnly`].
     pub fn copy_from<T: DataInit>(&self, buf: &[T]) -> Result<usize, Error> {
-        self.ask(0, self.len().min(size_of_val(buf)))?;
-        self.wrote(0, self.slice.copy_from(buf), |&count| count.saturating_mul(size_of::<T>()))
+        let len = self.len().min(size_of_val(buf));
+        self.ask(0, len)?;
+        match self.slice.try_copy_from(buf) {
+            Ok(count) => {
+                self.mark(0, count.saturating_mul(size_of::<T>()));
+                Ok(count)
+            }
+            Err(fault) => Err(self.write_stopped(0, len, fault.into())),
+        }
     }
 
     /// Copies this slice to `dst`, as far as both reach, and answers how many bytes were copied. The two may overlap.
@@ -140,26 +147,17 @@ impl<'a> GuestSlice<'a> {
     /// [`VolatileSlice::copy_to_volatile_slice`].
     pub fn copy_to_guest_slice(&self, dst: GuestSlice<'_>) -> Result<usize, Error> {
         dst.ask(0, self.len().min(dst.len()))?;
-        let was_read_only = dst.is_read_only();
-        match self.slice.copy_telling_side(dst.slice) {
-            Ok(count) => {
+        self.slice.copy_telling_side(dst.slice).map_or_else(
+            |fault| {
+                dst.mark(0, fault.reached);
+                let error = volatile_memory::Error::Fault { addr: fault.offset, completed: fault.completed };
+                Err(if fault.is_destination { dst.write_error(error) } else { self.error(error) })
+            },
+            |count| {
                 dst.mark(0, count);
                 Ok(count)
-            }
-            // Offsets are from the start of both.
-            Err(CopyError::Source(error) | CopyError::Destination(error)) if was_read_only && dst.is_read_only() => {
-                Err(dst.wrote_some(0, error))
-            }
-            Err(side) => {
-                // The copy may have gone upwards or downwards, so all that it could reach is marked, also where it has become
-                // read-only meanwhile.
-                dst.mark(0, self.len().min(dst.len()));
-                Err(match side {
-                    CopyError::Source(error) => self.error(error),
-                    CopyError::Destination(error) => dst.write_error(error),
-                })
-            }
-        }
+            },
+        )
     }
 
     /// Whether all bytes are zero. Reads upwards, and no further than to some byte that is not.
@@ -220,7 +218,8 @@ impl<'a> GuestSlice<'a> {
         Error::ReadOnly { addr: GuestAddress(self.addr.0.wrapping_add(offset as u64)), completed: 0 }
     }
 
-    /// Marks what an access by `result` wrote from `offset`, and tells its error in guest addresses.
+    /// Marks what an access by `result`, which writes all or nothing, wrote from `offset`, and tells its error in guest
+    /// addresses.
     #[inline(always)]
     fn wrote<T>(
         &self,
@@ -233,20 +232,70 @@ impl<'a> GuestSlice<'a> {
                 self.mark(offset, count(&value));
                 Ok(value)
             }
-            Err(error) => Err(self.wrote_some(offset, error)),
+            Err(error) => Err(self.write_error(error)),
         }
     }
 
-    /// Marks what was written before an error.
+    /// Marks the `len` bytes that an attempt has written at `offset`; of one that has stopped, what it may have written, and
+    /// writes by `attempt` what the slice's end has left.
+    #[inline(always)]
+    fn put(
+        &self,
+        offset: usize,
+        len: usize,
+        attempted: Result<(), Stop>,
+        attempt: impl FnOnce(usize) -> Result<(), Stop>,
+    ) -> Result<(), Error> {
+        match attempted {
+            Ok(()) => {
+                self.mark(offset, len);
+                Ok(())
+            }
+            Err(stop) => self.put_rest(offset, len, stop, attempt),
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    fn wrote_some(self, offset: usize, error: volatile_memory::Error) -> Error {
-        if let volatile_memory::Error::PartialBuffer { completed, .. }
-        | volatile_memory::Error::Fault { completed, .. } = &error
-        {
-            self.mark(offset, *completed);
+    fn put_rest(
+        &self,
+        offset: usize,
+        len: usize,
+        stop: Stop,
+        attempt: impl FnOnce(usize) -> Result<(), Stop>,
+    ) -> Result<(), Error> {
+        if stop.is_fault() {
+            return Err(self.write_stopped(offset, len, stop));
         }
-        self.write_error(error)
+        let there = self.len().saturating_sub(offset).min(len);
+        if there == 0 && len > 0 {
+            return Err(Error::OutOfBounds { offset: offset as u64, len: self.len() as u64 });
+        }
+        if there > 0 {
+            match attempt(there) {
+                Ok(()) => self.mark(offset, there),
+                Err(stop) => return Err(self.write_stopped(offset, there, stop)),
+            }
+        }
+        if there == len { Ok(()) } else { Err(Error::PartialBuffer { expected: len, completed: there }) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_obj_stopped<T: DataInit>(&self, val: T, offset: usize, stop: Stop) -> Result<(), Error> {
+        let stop = self.slice.finish_write(val, offset, stop);
+        self.put_rest(offset, size_of::<T>(), stop, |count| {
+            self.slice.try_write_slice(val.as_slice().get(..count).unwrap_or_default(), offset)
+        })
+    }
+
+    /// The error of a write of `len` bytes at `offset` that has met a page that cannot be accessed. What it may have written
+    /// is marked: all before the page, and more if the page became so during the write.
+    #[cold]
+    #[inline(never)]
+    fn write_stopped(&self, offset: usize, len: usize, stop: Stop) -> Error {
+        self.mark(offset, stop.reached(self.slice, offset, len));
+        self.write_error(stop.fault(self.slice, offset).unwrap_or(volatile_memory::Error::Unsupported))
     }
 
     /// The error of a write, in guest addresses.
@@ -276,6 +325,20 @@ impl<'a> GuestSlice<'a> {
     }
 }
 
+/// The result of a write that may be partial: an error after some bytes is a shorter write.
+#[cold]
+#[inline(never)]
+fn some_written(error: Error) -> Result<usize, Error> {
+    match error {
+        Error::Fault { completed, .. } | Error::ReadOnly { completed, .. } | Error::PartialBuffer { completed, .. }
+            if completed > 0 =>
+        {
+            Ok(completed)
+        }
+        error => Err(error),
+    }
+}
+
 /// What [`GuestSlice::subslice`] answers of a slice that does not have such bytes. It is the last thing done, so that a
 /// slice that has them needs no stack.
 #[cold]
@@ -293,8 +356,10 @@ impl Bytes<usize> for GuestSlice<'_> {
 
     #[inline(always)]
     fn write(&self, buf: &[u8], addr: usize) -> Result<usize, Error> {
-        self.ask(addr, buf.len())?;
-        self.wrote(addr, self.slice.write(buf, addr), |&count| count)
+        match self.write_slice(buf, addr) {
+            Ok(()) => Ok(buf.len()),
+            Err(error) => some_written(error),
+        }
     }
 
     #[inline(always)]
@@ -305,7 +370,9 @@ impl Bytes<usize> for GuestSlice<'_> {
     #[inline(always)]
     fn write_slice(&self, buf: &[u8], addr: usize) -> Result<(), Error> {
         self.ask(addr, buf.len())?;
-        self.wrote(addr, self.slice.write_slice(buf, addr), |()| buf.len())
+        self.put(addr, buf.len(), self.slice.try_write_slice(buf, addr), |count| {
+            self.slice.try_write_slice(buf.get(..count).unwrap_or_default(), addr)
+        })
     }
 
     #[inline(always)]
@@ -316,7 +383,13 @@ impl Bytes<usize> for GuestSlice<'_> {
     #[inline(always)]
     fn write_obj<T: DataInit>(&self, val: T, addr: usize) -> Result<(), Error> {
         self.ask(addr, size_of::<T>())?;
-        self.wrote(addr, self.slice.write_obj(val, addr), |()| size_of::<T>())
+        match self.slice.try_write(val, addr) {
+            Ok(()) => {
+                self.mark(addr, size_of::<T>());
+                Ok(())
+            }
+            Err(stop) => self.write_obj_stopped(val, addr, stop),
+        }
     }
 
     #[inline(always)]
@@ -327,7 +400,7 @@ impl Bytes<usize> for GuestSlice<'_> {
     #[inline(always)]
     fn fill(&self, byte: u8, len: usize, addr: usize) -> Result<(), Error> {
         self.ask(addr, len)?;
-        self.wrote(addr, self.slice.fill(byte, len, addr), |()| len)
+        self.put(addr, len, self.slice.try_fill(byte, len, addr), |count| self.slice.try_fill(byte, count, addr))
     }
 
     #[inline(always)]

@@ -182,12 +182,12 @@ impl GuestRegionMmap {
         Some(Error::from_slice(fault, self.start_addr()))
     }
 
-    /// As [`fault`](Self::fault), of a write, of which what came before is marked.
-    fn write_fault(&self, addr: MemoryRegionAddress, stop: Stop) -> Option<Error> {
+    /// As [`fault`](Self::fault), of a write of `len` bytes. What it may have written is marked: all before the page, and more
+    /// if the page became inaccessible during the write.
+    fn write_fault(&self, addr: MemoryRegionAddress, len: usize, stop: Stop) -> Option<Error> {
         let fault = self.fault(addr, stop)?;
-        if let Error::Fault { completed, .. } = fault {
-            self.tracker.mark(self.tracker.base().wrapping_add(addr.0), completed);
-        }
+        let reached = stop.reached(self.mapping.as_slice(), index(addr.0), len);
+        self.tracker.mark(self.tracker.base().wrapping_add(addr.0), reached);
         Some(if self.mapping.is_read_only() { fault.of_read_only() } else { fault })
     }
 }
@@ -214,7 +214,7 @@ fn fill_stopped(
     addr: MemoryRegionAddress,
     stop: Stop,
 ) -> Result<(), Error> {
-    match region.write_fault(addr, stop) {
+    match region.write_fault(addr, len, stop) {
         Some(fault) => Err(fault),
         None => region.whole().fill(byte, len, index(addr.0)).map_err(|error| by_offset(error, addr)),
     }
@@ -229,7 +229,7 @@ fn compare_exchange_stopped<T: AtomicAccess>(
     (success, failure): (Ordering, Ordering),
     stop: Stop,
 ) -> Result<Result<T, T>, Error> {
-    if let Some(fault) = region.write_fault(addr, stop) {
+    if let Some(fault) = region.write_fault(addr, 0, stop) {
         return Err(fault);
     }
     let exchanged = region.whole().compare_exchange(current, new, index(addr.0), success, failure);
@@ -244,7 +244,7 @@ fn write_slice_stopped(
     addr: MemoryRegionAddress,
     stop: Stop,
 ) -> Result<(), Error> {
-    match region.write_fault(addr, stop) {
+    match region.write_fault(addr, buf.len(), stop) {
         Some(fault) => Err(fault),
         None => region.whole().write_slice(buf, index(addr.0)).map_err(|error| by_offset(error, addr)),
     }
@@ -308,7 +308,7 @@ fn store_stopped<T: AtomicAccess>(
     order: Ordering,
     stop: Stop,
 ) -> Result<(), Error> {
-    match region.write_fault(addr, stop) {
+    match region.write_fault(addr, 0, stop) {
         Some(fault) => Err(fault),
         None => region.whole().store(val, index(addr.0), order).map_err(|error| by_offset(error, addr)),
     }

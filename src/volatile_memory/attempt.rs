@@ -9,25 +9,43 @@ use crate::access::{self, Fault, Unit};
 /// Why an attempt was not made, or did not do all: in a register, so that the path of success has no need of the stack.
 #[derive(Clone, Copy)]
 pub(crate) struct Stop {
-    /// The first bad host address; 0 if the slice has no such bytes, or not at such an alignment.
-    bad: usize,
+    /// The fault, as a word; 0 if the slice has no such bytes, or not at such an alignment.
+    fault: usize,
 }
 
 impl Stop {
-    const NO_PLACE: Self = Self { bad: 0 };
+    const NO_PLACE: Self = Self { fault: 0 };
+
+    /// Whether it met a page that cannot be accessed.
+    #[inline]
+    pub(crate) fn is_fault(self) -> bool {
+        self.fault != 0
+    }
+
+    #[inline]
+    fn as_fault(self) -> Option<Fault> {
+        (self.fault != 0).then(|| Fault::from_word(self.fault))
+    }
 
     /// The error of an access from `offset`, if it met a page that cannot be accessed.
     #[inline]
     pub(crate) fn fault(self, slice: VolatileSlice<'_>, offset: usize) -> Option<Error> {
-        let addr = self.bad.wrapping_sub(slice.as_ptr().addr());
-        (self.bad != 0).then_some(Error::Fault { addr, completed: addr.saturating_sub(offset) })
+        let start = slice.as_ptr().wrapping_add(offset);
+        self.as_fault().map(|fault| Error::fault(fault, start).rebase(offset))
+    }
+
+    /// How many bytes may have been written by a write of `len` bytes at `offset`, from there on: more than were completed, if
+    /// a page became inaccessible during the write.
+    pub(crate) fn reached(self, slice: VolatileSlice<'_>, offset: usize, len: usize) -> usize {
+        let start = slice.as_ptr().wrapping_add(offset);
+        self.as_fault().map_or(0, |fault| fault.reached(start, len))
     }
 }
 
 impl From<Fault> for Stop {
     #[inline(always)]
     fn from(fault: Fault) -> Self {
-        Self { bad: fault.addr }
+        Self { fault: fault.word() }
     }
 }
 
@@ -63,11 +81,28 @@ impl VolatileSlice<'_> {
         unsafe { access::attempt_write(dst, value) }.map_err(Stop::from)
     }
 
-    /// Writes what [`try_write`](Self::try_write) has left out, and answers how many bytes before the bad one are written.
+    /// Writes what [`try_write`](Self::try_write) has left out, and returns why not all of the value is written.
     pub(crate) fn finish_write<T: DataInit>(&self, value: T, offset: usize, stop: Stop) -> Stop {
-        let completed = stop.bad.saturating_sub(self.as_ptr().addr().saturating_add(offset));
-        let before = value.as_slice().get(..completed).unwrap_or_default();
-        self.try_write_slice(before, offset).err().unwrap_or(stop)
+        let start = self.as_ptr().wrapping_add(offset);
+        let Some(fault) = stop.as_fault() else { return stop };
+        let before = value.as_slice().get(..fault.completed(start)).unwrap_or_default();
+        match self.try_write_slice(before, offset) {
+            Err(Stop { fault: lower }) if lower != 0 => {
+                let reached = fault.reached(start, size_of::<T>());
+                Fault::from_word(lower).reaching(start.addr() + reached).into()
+            }
+            _ => stop,
+        }
+    }
+
+    /// Copies from the start of `buf`, as far as both reach.
+    pub(crate) fn try_copy_from<T: DataInit>(&self, buf: &[T]) -> Result<usize, Fault> {
+        let count = self.elements(buf);
+        // SAFETY: the destination has at least as many bytes (`elements`), which are mapped (invariant 1) and accessed
+        // by others as required (invariant 2). The source is borrowed, initialised throughout (no padding), and apart
+        // from them by invariant 2.
+        unsafe { access::copy_in(self.as_ptr(), buf.as_ptr().cast(), count * size_of::<T>()) }?;
+        Ok(count)
     }
 
     #[inline(always)]

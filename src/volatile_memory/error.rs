@@ -27,7 +27,8 @@ pub enum Error {
     Fault {
         /// Offset of the first byte that could not be accessed.
         addr: usize,
-        /// Bytes transferred before it. Those after it are untouched.
+        /// Bytes transferred before it. Those after it are untouched, unless the page became inaccessible during the access:
+        /// then they may have changed.
         completed: usize,
     },
     /// An atomic access must be naturally aligned in host memory. Nothing was touched.
@@ -67,19 +68,13 @@ impl Error {
         }
     }
 
-    /// The fault of an access to a slice that begins at the host address `base`.
+    /// The fault of an access to a slice from its start.
     #[cold]
     #[inline(never)]
-    pub(crate) fn fault(fault: Fault, base: usize) -> Self {
-        Self::Fault { addr: fault.addr.saturating_sub(base), completed: fault.completed }
+    pub(crate) fn fault(fault: Fault, start: *const u8) -> Self {
+        let completed = fault.completed(start);
+        Self::Fault { addr: completed, completed }
     }
-}
-
-/// The error of a copy between two slices, by the one that has the inaccessible page.
-#[derive(Debug)]
-pub(crate) enum CopyError {
-    Source(Error),
-    Destination(Error),
 }
 
 #[cfg(feature = "std")]

@@ -24,7 +24,6 @@ mod slice;
 
 pub use array::VolatileArrayRef;
 pub(crate) use attempt::Stop;
-pub(crate) use error::CopyError;
 pub use error::Error;
 pub use reference::VolatileRef;
 pub use slice::VolatileSlice;

@@ -47,7 +47,7 @@ impl<'a, T: DataInit> VolatileRef<'a, T> {
     pub fn load(&self) -> Result<T, Error> {
         let src = self.slice.as_ptr();
         // SAFETY: the slice has the bytes of a `T` (invariant), and keeps what `access` asks for (its own invariants).
-        unsafe { access::read(src) }.map_err(|fault| Error::fault(fault, src.addr()))
+        unsafe { access::read(src) }.map_err(|fault| Error::fault(fault, src))
     }
 
     /// Writes the value: one access if it has 1, 2, 4 or 8 bytes and is to lie naturally aligned, else it may tear.
@@ -59,7 +59,7 @@ impl<'a, T: DataInit> VolatileRef<'a, T> {
     pub fn store(&self, value: T) -> Result<(), Error> {
         let dst = self.slice.as_ptr();
         // SAFETY: as in `load`.
-        unsafe { access::write(dst, value) }.map_err(|fault| Error::fault(fault, dst.addr()))
+        unsafe { access::write(dst, value) }.map_err(|fault| Error::fault(fault, dst))
     }
 }
 

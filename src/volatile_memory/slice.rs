@@ -2,9 +2,9 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use super::{CopyError, Error, VolatileArrayRef, VolatileMemory, VolatileRef};
+use super::{Error, VolatileArrayRef, VolatileMemory, VolatileRef};
 use crate::DataInit;
-use crate::access::{self, Probe};
+use crate::access::{self, CopyFault, Probe};
 
 /// So many bytes of volatile memory from here: a pointer and a length, laid out as an `iovec`.
 ///
@@ -153,7 +153,7 @@ impl<'a> VolatileSlice<'a> {
         // others as required (invariant 2). The destination is exclusively borrowed, apart from them for the same
         // reason, and any bytes are valid there.
         let copied = unsafe { access::copy_out(self.as_ptr(), buf.as_mut_ptr().cast(), count * size_of::<T>()) };
-        copied.map_err(|fault| Error::fault(fault, self.ptr.addr().get()))?;
+        copied.map_err(|fault| Error::fault(fault, self.as_ptr()))?;
         Ok(count)
     }
 
@@ -165,13 +165,7 @@ impl<'a> VolatileSlice<'a> {
     ///
     /// [`Error::Fault`]: the slice then holds the bytes before the inaccessible page.
     pub fn copy_from<T: DataInit>(&self, buf: &[T]) -> Result<usize, Error> {
-        let count = self.elements(buf);
-        // SAFETY: the destination has at least as many bytes (`elements`), which are mapped (invariant 1) and accessed
-        // by others as required (invariant 2). The source is borrowed, initialised throughout (no padding), and apart
-        // from them by invariant 2.
-        let copied = unsafe { access::copy_in(self.as_ptr(), buf.as_ptr().cast(), count * size_of::<T>()) };
-        copied.map_err(|fault| Error::fault(fault, self.ptr.addr().get()))?;
-        Ok(count)
+        self.try_copy_from(buf).map_err(|fault| Error::fault(fault, self.as_ptr()))
     }
 
     /// Copies this slice to `dst`, as far as both reach, and answers how many bytes were copied. The two may overlap.
@@ -184,25 +178,15 @@ impl<'a> VolatileSlice<'a> {
     /// [`Error::Fault`], in either slice, with the offset from the start of both: `dst` then holds the bytes before it.
     /// If the page went away during a downward copy, `completed` is 0, and the contents of `dst` are unspecified.
     pub fn copy_to_volatile_slice(&self, dst: VolatileSlice<'_>) -> Result<usize, Error> {
-        self.copy_telling_side(dst).map_err(|side| match side {
-            CopyError::Source(error) | CopyError::Destination(error) => error,
-        })
+        self.copy_telling_side(dst).map_err(|fault| Error::Fault { addr: fault.offset, completed: fault.completed })
     }
 
     /// As [`copy_to_volatile_slice`](Self::copy_to_volatile_slice), and tells which slice has the inaccessible page.
-    pub(crate) fn copy_telling_side(&self, dst: VolatileSlice<'_>) -> Result<usize, CopyError> {
+    pub(crate) fn copy_telling_side(&self, dst: VolatileSlice<'_>) -> Result<usize, CopyFault> {
         let len = self.len.min(dst.len);
         // SAFETY: both have `len` bytes, mapped and accessed by others as required (invariants 1 and 2).
-        let copied = unsafe { access::copy(self.as_ptr(), dst.as_ptr(), len) };
-        let (src, dst) = (self.ptr.addr().get(), dst.ptr.addr().get());
-        match copied {
-            Ok(()) => Ok(len),
-            // An address that is in both, as they overlap, is the source's if as many bytes were done before it there.
-            Err(fault) if fault.addr.wrapping_sub(dst) < len && fault.addr.wrapping_sub(src) != fault.completed => {
-                Err(CopyError::Destination(Error::fault(fault, dst)))
-            }
-            Err(fault) => Err(CopyError::Source(Error::fault(fault, src))),
-        }
+        unsafe { access::copy(self.as_ptr(), dst.as_ptr(), len) }?;
+        Ok(len)
     }
 
     /// Writes `byte` to all of the slice, upwards.
@@ -212,8 +196,7 @@ impl<'a> VolatileSlice<'a> {
     /// [`Error::Fault`]: the bytes before the inaccessible page are written.
     pub(crate) fn fill_all(&self, byte: u8) -> Result<(), Error> {
         // SAFETY: the bytes are mapped and accessed by others as required (invariants 1 and 2).
-        unsafe { access::fill(self.as_ptr(), byte, self.len) }
-            .map_err(|fault| Error::fault(fault, self.ptr.addr().get()))
+        unsafe { access::fill(self.as_ptr(), byte, self.len) }.map_err(|fault| Error::fault(fault, self.as_ptr()))
     }
 
     /// Whether all bytes are zero. Reads upwards, and no further than to some byte that is not.
@@ -223,18 +206,17 @@ impl<'a> VolatileSlice<'a> {
     /// [`Error::Fault`], if the bytes before the inaccessible page are zero.
     pub fn is_zero(&self) -> Result<bool, Error> {
         // SAFETY: as in `fill_all`.
-        unsafe { access::is_zero(self.as_ptr(), self.len) }.map_err(|fault| Error::fault(fault, self.ptr.addr().get()))
+        unsafe { access::is_zero(self.as_ptr(), self.len) }.map_err(|fault| Error::fault(fault, self.as_ptr()))
     }
 
     /// Looks for the first byte that cannot be accessed, page by page, and changes none: [`Error::Fault`].
     pub(crate) fn probe(&self, access: Probe) -> Result<(), Error> {
         // SAFETY: as in `fill_all`.
-        unsafe { access::probe(self.as_ptr(), self.len, access) }
-            .map_err(|fault| Error::fault(fault, self.ptr.addr().get()))
+        unsafe { access::probe(self.as_ptr(), self.len, access) }.map_err(|fault| Error::fault(fault, self.as_ptr()))
     }
 
     /// How many elements a copy between the slice and `buf` has. Elements without bytes are copied by doing nothing.
-    fn elements<T>(&self, buf: &[T]) -> usize {
+    pub(super) fn elements<T>(&self, buf: &[T]) -> usize {
         match size_of::<T>() {
             0 => buf.len(),
             size => buf.len().min(self.len / size),

@@ -4,11 +4,10 @@
 
 use core::arch::asm;
 
-use super::PAGE;
 use crate::access::recovery::entry;
 
 /// A bulk operation: a run with its registers, and its entry. It goes on at the label 3, at its end, after a fault, and
-/// answers the first bad byte of the page that met it, or 0. It may use `x5` to `x8`, `v0` to `v7` and the flags, and
+/// answers a byte of the page that met it, or 0. It may use `x5` to `x8`, `v0` to `v7` and the flags, and
 /// change what is in `x0` and `x1`.
 ///
 /// All go upwards, and a store is made only after all before it: so after a fault the bytes before the bad one may or may
@@ -22,17 +21,8 @@ macro_rules! bulk {
             out("x6") _, out("x7") _, out("x8") _, out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _,
             out("v5") _, out("v6") _, out("v7") _, $($operands)*, options(nostack)
         );
-        if bad == 0 { 0 } else { first_bad(bad, [$guest, $other], $len) }
+        bad
     }};
-}
-
-/// Where the bad page begins that has the byte at `bad`, or where the one of the two ranges does that met it. Whether a
-/// page before is bad as well is found out when what lies before is done once more.
-#[cold]
-#[inline(never)]
-fn first_bad(bad: usize, starts: [*const u8; 2], len: usize) -> usize {
-    let start = starts.into_iter().map(<*const u8>::addr).find(|&start| bad.wrapping_sub(start) < len);
-    start.unwrap_or(bad).max(bad & !(PAGE - 1))
 }
 
 /// Copies `len` bytes upwards, and answers the first bad address, or 0. A copy of 1, 2, 4 or 8 bytes is one load and one

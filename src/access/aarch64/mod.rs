@@ -15,7 +15,7 @@
 //!
 //! The architecture (DDI 0487, "Definition of a precise exception" and "Alignment of data accesses") leaves open what
 //! happens when an access crosses from page to page, as a misaligned one, a pair or a vector may:
-//! * If both pages are bad, it may end at either, at any byte: [`first_bad`] and [`bulk::first_bad`] find the first.
+//! * If both pages are bad, it may end at either, at any byte: [`first_bad`] and `recovering::finish` find the first.
 //! * The bytes of a store that lie in a good page may be written or not. Those before a bad one are written once more
 //!   (`access::write`, `recovering::finish`), so nothing is amiss if they were. That leaves a store that begins in a bad
 //!   page and ends in a good one: no processor is known to write to the latter, so nothing is done about it.
@@ -35,9 +35,6 @@ pub(super) use bulk::{copy, fill, is_zero};
 #[cfg(feature = "fault-recovery")]
 pub(super) use context::table;
 
-/// The smallest page of this architecture, in bytes. All bytes of a page are bad, or none.
-const PAGE: usize = 4096;
-
 /// A run of instructions that accesses `$width` bytes at `x14`, with its entry. Answers a bad address, or 0.
 macro_rules! single {
     ($width:literal, [$($line:expr),*], $at:expr; $($operands:tt)*) => {{
@@ -50,13 +47,6 @@ macro_rules! single {
     }};
 }
 
-/// The fault of an access from `start`, with the byte at `bad` in a bad page: the first byte of the access in that page.
-#[cold]
-#[inline]
-fn in_page(bad: usize, start: *const u8) -> Fault {
-    Fault::new((bad & !(PAGE - 1)).max(start.addr()), start)
-}
-
 /// The fault of a load of a few bytes at `start`, of which the one at `bad` is bad: the first that is. No call, for which
 /// the path of success would need the stack.
 ///
@@ -66,7 +56,7 @@ fn in_page(bad: usize, start: *const u8) -> Fault {
 #[cold]
 #[inline(always)]
 unsafe fn first_bad(bad: usize, start: *const u8) -> Fault {
-    let fault = in_page(bad, start);
+    let fault = Fault::new(bad);
     // The bytes before are in the page before, and bad if one is.
     // SAFETY: as for any load.
     let before = unsafe {
@@ -79,7 +69,7 @@ unsafe fn first_bad(bad: usize, start: *const u8) -> Fault {
 #[cold]
 #[inline]
 fn all_bad(start: *const u8) -> Fault {
-    Fault::new(start.addr(), start)
+    Fault::new(start.addr())
 }
 
 macro_rules! plain {
@@ -109,7 +99,7 @@ macro_rules! plain {
                     single!($width, [concat!("str", $size, " {value:", $r, "}, [x14]")], dst; value = in(reg) value,
                         options(nostack, preserves_flags))
                 };
-                if bad == 0 { Ok(()) } else { Err(in_page(bad, dst)) }
+                if bad == 0 { Ok(()) } else { Err(Fault::new(bad)) }
             }
         }
     )*};
@@ -148,7 +138,7 @@ impl Plain for u128 {
             single!(16, ["stp {low}, {high}, [x14]"], dst; low = in(reg) low, high = in(reg) high,
                 options(nostack, preserves_flags))
         };
-        if bad == 0 { Ok(()) } else { Err(in_page(bad, dst)) }
+        if bad == 0 { Ok(()) } else { Err(Fault::new(bad)) }
     }
 }
 

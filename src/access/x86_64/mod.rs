@@ -97,7 +97,7 @@ macro_rules! plain {
                     single!($width, $load, src; value = lateout($class) value,
                         options(nostack, preserves_flags, readonly))
                 };
-                if bad == 0 { Ok(from_carrier!($U, value)) } else { Err(Fault::new(bad, src)) }
+                if bad == 0 { Ok(from_carrier!($U, value)) } else { Err(Fault::new(bad)) }
             }
 
             #[inline(always)]
@@ -107,7 +107,7 @@ macro_rules! plain {
                     single!($width, $store, dst; value = in($class) to_carrier!($U, value),
                         options(nostack, preserves_flags))
                 };
-                if bad == 0 { Ok(()) } else { Err(Fault::new(bad, dst)) }
+                if bad == 0 { Ok(()) } else { Err(Fault::new(bad)) }
             }
         }
     )*};
@@ -138,7 +138,7 @@ macro_rules! unit {
                 let bad = unsafe {
                     single!($width, $load, src; value = lateout(reg) value, options(nostack, preserves_flags))
                 };
-                if bad == 0 { Ok(from_carrier!($U, value)) } else { Err(Fault::new(bad, src.cast())) }
+                if bad == 0 { Ok(from_carrier!($U, value)) } else { Err(Fault::new(bad)) }
             }
 
             #[inline(always)]
@@ -153,7 +153,7 @@ macro_rules! unit {
                         single!($width, $store, dst; value = in(reg) value, options(nostack, preserves_flags))
                     }
                 };
-                if bad == 0 { Ok(()) } else { Err(Fault::new(bad, dst.cast())) }
+                if bad == 0 { Ok(()) } else { Err(Fault::new(bad)) }
             }
 
             #[inline(always)]
@@ -172,7 +172,7 @@ macro_rules! unit {
                         options(nostack))
                 };
                 if bad != 0 {
-                    return Err(Fault::new(bad, dst.cast()));
+                    return Err(Fault::new(bad));
                 }
                 let held: Self = from_carrier!($U, held);
                 Ok(if held == current { Ok(held) } else { Err(held) })
@@ -197,7 +197,7 @@ macro_rules! unit {
                 let bits: $Carrier = to_carrier!($U, bits);
                 // SAFETY: as in `compare_exchange`.
                 let bad = unsafe { single!($width, $or, dst; bits = in(reg) bits, options(nostack)) };
-                if bad == 0 { Ok(()) } else { Err(Fault::new(bad, dst.cast())) }
+                if bad == 0 { Ok(()) } else { Err(Fault::new(bad)) }
             }
         }
     )*};

@@ -1,14 +1,15 @@
 //! `Bytes<usize>` of a pinned slice.
 //!
 //! The operations that rings are accessed with attempt the access and are inlined whole. One that is stopped is done again by
-//! the [`GuestSlice`](crate::GuestSlice), which does what can be done of it and says why not all: an attempt that was stopped
-//! has written nothing but what the second writes, too.
+//! the [`GuestSlice`](crate::GuestSlice), which does what can be done of it and says why not all. What the attempt may have
+//! written is marked, as the second may write less.
 
 use std::sync::atomic::Ordering;
 
 use super::PinnedSlice;
 use crate::guest_memory::Error;
 use crate::io_memory::Access;
+use crate::volatile_memory::Stop;
 use crate::{AtomicAccess, Bytes, DataInit, ReadVolatile, WriteVolatile};
 
 impl Bytes<usize> for PinnedSlice {
@@ -32,11 +33,16 @@ impl Bytes<usize> for PinnedSlice {
 
     #[inline(always)]
     fn write_obj<T: DataInit>(&self, val: T, addr: usize) -> Result<(), Error> {
-        if self.is_writable() && self.bytes().try_write(val, addr).is_ok() {
-            self.wrote(addr, size_of::<T>());
-            return Ok(());
+        if !self.is_writable() {
+            return write_obj_again(self, val, addr);
         }
-        write_obj_stopped(self, val, addr)
+        match self.bytes().try_write(val, addr) {
+            Ok(()) => {
+                self.wrote(addr, size_of::<T>());
+                Ok(())
+            }
+            Err(stop) => write_obj_stopped(self, val, addr, stop),
+        }
     }
 
     #[inline(always)]
@@ -105,8 +111,15 @@ impl Bytes<usize> for PinnedSlice {
 
 #[cold]
 #[inline(never)]
-fn write_obj_stopped<T: DataInit>(pinned: &PinnedSlice, val: T, addr: usize) -> Result<(), Error> {
+fn write_obj_again<T: DataInit>(pinned: &PinnedSlice, val: T, addr: usize) -> Result<(), Error> {
     pinned.writable()?.write_obj(val, addr)
+}
+
+#[cold]
+#[inline(never)]
+fn write_obj_stopped<T: DataInit>(pinned: &PinnedSlice, val: T, addr: usize, stop: Stop) -> Result<(), Error> {
+    pinned.wrote(addr, stop.reached(pinned.bytes(), addr, size_of::<T>()));
+    write_obj_again(pinned, val, addr)
 }
 
 #[cold]

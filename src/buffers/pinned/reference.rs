@@ -133,10 +133,13 @@ impl<T: DataInit> PinnedRef<T> {
     pub fn write(&self, value: T) -> Result<(), Error> {
         if let Some(tracker) = self.tracker.filter(|_| self.bytes.is_left_to_hardware()) {
             // SAFETY: as in `read`.
-            if unsafe { access::attempt_write(self.bytes.slice.as_ptr(), value) }.is_ok() {
-                self.wrote(tracker);
-                return Ok(());
-            }
+            return match unsafe { access::attempt_write(self.bytes.slice.as_ptr(), value) } {
+                Ok(()) => {
+                    self.wrote(tracker);
+                    Ok(())
+                }
+                Err(fault) => self.write_stopped(value, fault),
+            };
         }
         self.write_again(value)
     }
@@ -160,6 +163,15 @@ impl<T: DataInit> PinnedRef<T> {
     #[inline(never)]
     fn read_again(&self) -> Result<T, Error> {
         self.bytes.readable()?.read_obj(0)
+    }
+
+    /// As [`write_again`](Self::write_again), after an attempt. What that may have written is marked, also where nothing is
+    /// written now.
+    #[cold]
+    #[inline(never)]
+    fn write_stopped(&self, value: T, fault: access::Fault) -> Result<(), Error> {
+        self.bytes.wrote(0, fault.reached(self.bytes.slice.as_ptr(), size_of::<T>()));
+        self.write_again(value)
     }
 
     #[cold]
