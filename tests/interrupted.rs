@@ -60,6 +60,7 @@ impl Ground {
     }
 
     /// Checks that `write`, of [`LEN`] bytes at `start`, marks each page that it changes. Then all can be written again.
+    #[expect(clippy::panic_in_result_fn, reason = "the result is handed on")]
     fn check(&self, what: &str, start: usize, write: impl FnOnce() -> Result<usize, Error>) -> Result<usize, Error> {
         let log = self.mem.start_tracking(4096).unwrap();
         let before = self.bytes();
@@ -163,6 +164,9 @@ fn a_write_that_a_truncation_interrupts_marks_each_page_that_it_changed() {
     }
 }
 
+/// What writes some way.
+type Writing<'a> = &'a dyn Fn() -> Result<usize, Error>;
+
 /// Has another thread change the pages again and again while this one writes to them.
 fn storm(change: impl Fn(&Ground) + Sync) {
     if Trap::new(LEN).is_none() {
@@ -178,7 +182,7 @@ fn storm(change: impl Fn(&Ground) + Sync) {
     for round in 0..80 {
         let (ground, start) = (Ground::new(), [0, 0x3b8][round % 2]);
         let at = MemoryRegionAddress(start as u64);
-        let writes: [(&str, &dyn Fn() -> Result<usize, Error>); 4] = [
+        let writes: [(&str, Writing<'_>); 4] = [
             ("fill", &|| ground.region().fill(0xff, LEN, at).map(|()| LEN)),
             ("write_slice", &|| ground.region().write_slice(&bytes, at).map(|()| LEN)),
             ("copy_to_guest_slice", &|| both(&ground, start)),

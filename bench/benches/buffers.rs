@@ -1,5 +1,6 @@
 //! A chain of 16 fragments of 4 KiB, in two regions, filled from a file in the page cache: made into buffers and read by one
-//! system call, beside the system call alone with an array of iovecs that was made before.
+//! system call, beside the system call alone with an array of iovecs that was made before. And a packet of 64 bytes, received
+//! into 1 MiB and 1 GiB, while writes are tracked and while not: what it costs, and how much memory it makes resident.
 //!
 //! ```console
 //! cargo bench -p bench --bench buffers
@@ -17,13 +18,15 @@ use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use memory_model::buffers::{GuestBuffers, IoSlice};
 use memory_model::io_memory::Access;
+use memory_model::mmap::HugePages;
 use memory_model::stream::FileAt;
-use memory_model::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, IoAddress};
+use memory_model::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestRegionMmap, IoAddress, MmapRegion};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -140,7 +143,92 @@ fn main() -> Result<()> {
     tracked.report("  while writes are tracked", &raw, "");
     owned.report("GuestBuffers::owned, preadv", &raw, "");
     each.report("write_all_from, for each fragment", &raw, "");
-    making(&mem, &chain)
+    making(&mem, &chain)?;
+    packets()
+}
+
+/// The bytes of a packet.
+const PACKET: usize = 64;
+
+/// Memory into all of which a packet is received, the number of which the transfer does not depend on.
+struct Receiver {
+    what: &'static str,
+    mem: GuestMemoryMmap,
+    len: usize,
+    is_tracked: bool,
+    is_stream: bool,
+    ns: Option<f64>,
+    populated: u64,
+}
+
+impl Receiver {
+    fn new(what: &'static str, len: usize, [is_tracked, is_stream]: [bool; 2]) -> Result<Self> {
+        let mapping = MmapRegion::builder(len).reserve(false).huge_pages(HugePages::Never).build()?;
+        let mem = GuestMemoryMmap::from_regions(vec![GuestRegionMmap::new(mapping, GuestAddress(0))?])?;
+        Ok(Self { what, mem, len, is_tracked, is_stream, ns: None, populated: 0 })
+    }
+
+    fn resident(&self) -> Result<u64> {
+        let mut resident = 0;
+        for usage in self.mem.usage()? {
+            resident += usage.resident();
+        }
+        Ok(resident)
+    }
+
+    /// A round of packets from one end of a pair to the other, and into memory.
+    fn round(&mut self, (near, far): (&UnixStream, &UnixStream)) -> Result<()> {
+        // The page that is written.
+        self.mem.fill(1, PACKET, GuestAddress(0))?;
+        let log = if self.is_tracked { Some(self.mem.start_tracking(4096)?) } else { None };
+        let before = self.resident()?;
+        let mut sum = 0;
+        let start = Instant::now();
+        for _ in 0..TRANSFERS {
+            (&mut &*near).write_all(&[7; PACKET])?;
+            sum += if self.is_stream {
+                self.mem.write_from(GuestAddress(0), &mut &*far, self.len)?
+            } else {
+                GuestBuffers::new(black_box(&self.mem), [(IoAddress(0), self.len)], Access::Write)?.readv(far)?
+            };
+        }
+        let ns = start.elapsed().as_secs_f64() * 1e9 / f64::from(TRANSFERS);
+        if sum != PACKET * usize::try_from(TRANSFERS)? {
+            return Err("not just a packet".into());
+        }
+        self.populated += self.resident()? - before;
+        self.ns = Some(self.ns.map_or(ns, |shortest| shortest.min(ns)));
+        if let Some(log) = log {
+            log.stop_tracking();
+        }
+        Ok(())
+    }
+}
+
+/// Packets of 64 bytes into much memory.
+fn packets() -> Result<()> {
+    let (near, far) = UnixStream::pair()?;
+    let mut receivers = Vec::new();
+    for (what, is_stream) in [("readv", false), ("write_from", true)] {
+        for (size, len) in [("1 MiB", 1 << 20), ("1 GiB", 1 << 30)] {
+            for is_tracked in [false, true] {
+                let name = format!("{what}, 64 bytes into {size}{}", if is_tracked { ", tracked" } else { "" });
+                receivers.push(Receiver::new(name.leak(), len, [is_tracked, is_stream])?);
+            }
+        }
+    }
+    for _ in 0..ROUNDS {
+        for receiver in &mut receivers {
+            receiver.round((&near, &far))?;
+        }
+    }
+    for Receiver { what, ns, populated, is_stream, .. } in &receivers {
+        let same = receivers.iter().filter(|receiver| receiver.is_stream == *is_stream);
+        let base = same.filter_map(|receiver| receiver.ns).fold(f64::INFINITY, f64::min);
+        let ns = ns.unwrap_or_default();
+        println!("{what:52} {ns:9.0} ns {:6.3} times {populated:5} bytes populated  asked: 1.2, 0", ns / base);
+    }
+    Ok(())
 }
 
 /// What is not the system call.

@@ -264,8 +264,10 @@ pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) -> Result<()
             };
             // The source may have changed since it was read. Only a copy of one unit can meet a bad page at its start twice.
             let is_written = |at| {
-                // SAFETY: the first byte of each.
-                at > 0 || unsafe { u8::read(from) == u8::read(to) }
+                // SAFETY: the first byte of the source.
+                let source = unsafe { u8::read(from) };
+                // SAFETY: the first byte of the destination.
+                at > 0 || source == unsafe { u8::read(to) }
             };
             let Stopped { start, completed, reached } = finish(bad, len, [src.addr(), dst.addr()], run, is_written);
             Err(CopyFault { is_destination: start == dst.addr(), offset: completed, completed, reached })

@@ -371,7 +371,7 @@ impl Room {
 }
 
 /// The flags that a descriptor is open with.
-pub(super) fn status_flags(fd: BorrowedFd<'_>) -> io::Result<c_int> {
+fn status_flags(fd: BorrowedFd<'_>) -> io::Result<c_int> {
     // SAFETY: has no effect on memory. The descriptor is open, as it is borrowed.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
     if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags) }

@@ -34,8 +34,12 @@ pub(super) const INLINE: usize = 16;
 ///   are dropped, or cut;
 /// * what [`write_slice`](Self::write_slice) writes;
 /// * of the system calls, as `preadv`, just what has landed; but after an error everything that was given to the call, unless
-///   that was interrupted or would block. What the kernel may have written without counting it is marked, too: before a page
-///   that cannot be accessed, and beyond the end of a file that is open with `O_DIRECT`.
+///   that was interrupted or would block. What the kernel may have written without counting it is marked, too, where it counts
+///   less than it was given: from a pipe or a socket the bytes before a page that cannot be accessed, which may have cut a packet;
+///   and up to 512 KiB, which is the longest packet, where more than 64 KiB are left, without looking; from a file that is open with `O_DIRECT` all that was given to the call, as the kernel
+///   writes beyond the end of the file. From another file at a position it is just what has landed.
+///
+/// A transfer costs what it moves, and a bounded number of marks. No page is touched to find out what was written.
 pub struct GuestBuffers<'a> {
     /// The pieces as they are in the guest. Those before `first` are done with.
     slices: SmallVec<[GuestSlice<'a>; INLINE]>,
@@ -265,11 +269,43 @@ impl<'a> GuestBuffers<'a> {
     pub(super) fn mark(&self, start: usize, end: usize) {
         let mut done = 0_usize;
         for slice in self.slices() {
+            if done >= end {
+                break;
+            }
             let from = start.saturating_sub(done).min(slice.len());
             let to = end.saturating_sub(done).min(slice.len());
             slice.mark(from, to.saturating_sub(from));
             done = done.saturating_add(slice.len());
         }
+    }
+
+    /// Whether somebody looks for what is written from `start` on: who begins to do so later sees it as it is.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_tracked_at(&self, start: usize) -> bool {
+        let mut skip = start;
+        self.slices()
+            .skip_while(|slice| {
+                let is_before = skip >= slice.len();
+                skip = skip.saturating_sub(slice.len());
+                is_before
+            })
+            // A system call takes no more.
+            .take(super::transfer::IOV_MAX)
+            .any(|slice| slice.is_tracked())
+    }
+
+    /// The bytes from `start` to `end`, in pieces.
+    #[cfg(target_os = "linux")]
+    pub(super) fn between(&self, start: usize, end: usize) -> impl Iterator<Item = GuestSlice<'_>> {
+        let mut done = 0_usize;
+        self.slices()
+            .map_while(move |slice| {
+                let from = start.saturating_sub(done).min(slice.len());
+                let to = end.saturating_sub(done).min(slice.len());
+                done = done.saturating_add(slice.len());
+                (to > 0).then(|| cut(cut(slice, to).0, from).1)
+            })
+            .filter(|slice| !slice.is_empty())
     }
 
     /// The pieces as they are in the guest; what is written to one is marked.

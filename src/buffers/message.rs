@@ -9,6 +9,7 @@ use std::{mem, ptr};
 use super::transfer::{Direction, answer, array};
 use super::{GuestBuffers, IoSlice};
 use crate::guest_memory::Error;
+use crate::stream::Source;
 
 /// What [`GuestBuffers::recvmsg`] has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +38,7 @@ impl GuestBuffers<'_> {
         }
         let fd = fd.as_fd();
         let mut is_truncated = false;
-        let len = self.message(Direction::In, usize::MAX, fd, |pieces| {
+        let len = self.message(Direction::In, usize::MAX, (fd, Source::SOCKET), |pieces| {
             let mut header = header(pieces);
             // SAFETY: the kernel reads the header and its iovecs, and writes no more than the bytes that these describe, which
             // are guest memory that stays mapped while it is borrowed (the invariant of `IoSlice`), and the header. It reports a
@@ -62,7 +63,7 @@ impl GuestBuffers<'_> {
     pub fn sendmsg(&mut self, fd: impl AsFd, flags: c_int) -> Result<usize, Error> {
         let fd = fd.as_fd();
         self.check_message(fd)?;
-        self.message(Direction::Out, usize::MAX, fd, |pieces| {
+        self.message(Direction::Out, usize::MAX, (fd, Source::SOCKET), |pieces| {
             let header = header(pieces);
             // SAFETY: as in `recvmsg`, but that the bytes and the header are read.
             answer(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, flags | libc::MSG_NOSIGNAL) })

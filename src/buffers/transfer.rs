@@ -12,12 +12,12 @@ use std::os::unix::fs::FileTypeExt;
 use libc::{off64_t, preadv64, pwritev64};
 use smallvec::SmallVec;
 
-use super::direct::status_flags;
 use super::guest_buffers::INLINE;
 use super::{GuestBuffers, IoSlice};
 use crate::access::{self, Probe};
 use crate::guest_memory::Error;
 use crate::io_memory::Access;
+use crate::stream::{FAULT_WINDOW, Source};
 
 /// So many pieces one system call takes: `IOV_MAX`.
 pub(super) const IOV_MAX: usize = 1024;
@@ -106,7 +106,7 @@ impl GuestBuffers<'_> {
     /// As [`preadv`](Self::preadv), of no more than the first `limit` bytes.
     pub(super) fn preadv_up_to(&mut self, limit: usize, fd: BorrowedFd<'_>, offset: u64) -> Result<usize, Error> {
         let offset = position(offset)?;
-        self.transfer(Direction::In, limit, fd, |pieces| {
+        self.transfer(Direction::In, limit, (fd, Source::File(fd)), |pieces| {
             let (pointer, count) = array(pieces);
             // SAFETY: the kernel reads `count` iovecs, and writes no more than the bytes they describe: guest memory that stays
             // mapped while it is borrowed (the invariant of `IoSlice`), to which nobody has a reference. It reports a page
@@ -137,7 +137,7 @@ impl GuestBuffers<'_> {
     /// As [`pwritev`](Self::pwritev), of no more than the first `limit` bytes.
     pub(super) fn pwritev_up_to(&mut self, limit: usize, fd: BorrowedFd<'_>, offset: u64) -> Result<usize, Error> {
         let offset = position(offset)?;
-        self.transfer(Direction::Out, limit, fd, |pieces| {
+        self.transfer(Direction::Out, limit, (fd, Source::File(fd)), |pieces| {
             let (pointer, count) = array(pieces);
             // SAFETY: as in `preadv_up_to`, but that the bytes are read.
             answer(unsafe { pwritev64(fd.as_raw_fd(), pointer, count, offset) })
@@ -161,7 +161,7 @@ impl GuestBuffers<'_> {
     /// See [above](Self#files-pipes-and-sockets).
     pub fn readv(&mut self, fd: impl AsFd) -> Result<usize, Error> {
         let fd = fd.as_fd();
-        self.transfer(Direction::In, usize::MAX, fd, |pieces| {
+        self.transfer(Direction::In, usize::MAX, (fd, Source::Descriptor(fd)), |pieces| {
             let (pointer, count) = array(pieces);
             // SAFETY: as in `preadv_up_to`.
             answer(unsafe { libc::readv(fd.as_raw_fd(), pointer, count) })
@@ -187,7 +187,7 @@ impl GuestBuffers<'_> {
     pub fn writev(&mut self, fd: impl AsFd) -> Result<usize, Error> {
         let fd = fd.as_fd();
         self.check_message(fd)?;
-        self.transfer(Direction::Out, usize::MAX, fd, |pieces| {
+        self.transfer(Direction::Out, usize::MAX, (fd, Source::Descriptor(fd)), |pieces| {
             let (pointer, count) = array(pieces);
             // SAFETY: as in `pwritev_up_to`.
             answer(unsafe { libc::writev(fd.as_raw_fd(), pointer, count) })
@@ -239,7 +239,7 @@ impl GuestBuffers<'_> {
         &mut self,
         direction: Direction,
         limit: usize,
-        fd: BorrowedFd<'_>,
+        fd: (BorrowedFd<'_>, Source<'_>),
         call: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
         if self.is_empty() {
@@ -253,7 +253,7 @@ impl GuestBuffers<'_> {
         &mut self,
         direction: Direction,
         limit: usize,
-        fd: BorrowedFd<'_>,
+        (fd, source): (BorrowedFd<'_>, Source<'_>),
         mut call: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
         self.check(direction)?;
@@ -265,8 +265,8 @@ impl GuestBuffers<'_> {
             (len, call(&pieces))
         };
         match result {
-            Ok(count) => Ok(self.moved(direction, fd, count, given)),
-            Err(error) => self.failed(direction, given, fd, error, call),
+            Ok(count) => Ok(self.moved(direction, source, count, given)),
+            Err(error) => self.failed(direction, given, (fd, source), error, call),
         }
     }
 
@@ -291,54 +291,35 @@ impl GuestBuffers<'_> {
         (limit.saturating_sub(left), pieces)
     }
 
-    /// What a transfer of `given` bytes has moved is done with, and marked.
-    fn moved(&mut self, direction: Direction, fd: BorrowedFd<'_>, count: usize, given: usize) -> usize {
+    /// What a transfer of `given` bytes has moved is done with, and marked. So is what may have been written without being
+    /// counted (`stream::Source`).
+    fn moved(&mut self, direction: Direction, source: Source<'_>, count: usize, given: usize) -> usize {
         let count = count.min(given);
-        if direction == Direction::In && count < given {
-            self.mark_uncounted(fd, count, given);
+        if direction == Direction::In && count < given && self.is_tracked_at(count) {
+            let more = source.uncounted(given.saturating_sub(count), || self.between(count, given));
+            self.mark(count, count.saturating_add(more).min(given));
         }
         self.pass(count, direction == Direction::In);
         count
     }
 
-    /// Marks what may have been written without being counted, by a transfer of `given` bytes that has counted fewer.
-    fn mark_uncounted(&self, fd: BorrowedFd<'_>, count: usize, given: usize) {
-        // Whoever begins to track later sees what was written.
-        if !self.slices().any(|slice| slice.is_tracked()) {
-            return;
-        }
-        if status_flags(fd).is_ok_and(|flags| flags & libc::O_DIRECT != 0) {
-            // Where the file ends within a block, the rest of that was filled with zeros.
-            self.mark(count, given);
-        } else if access::recovers() {
-            // It may have met a page that cannot be accessed: a pipe counts whole buffers, a socket whole packets.
-            if let Some((good, _)) = self.first_bad(count, given, Probe::Read) {
-                self.mark(count, good);
-            }
-        }
-    }
-
-    /// How many of the first `given` bytes come before the first from `start` on that cannot be accessed, if there is one, and
-    /// its error.
-    fn first_bad(&self, start: usize, given: usize, access: Probe) -> Option<(usize, Error)> {
+    /// How many of the first `given` bytes come before the first that cannot be accessed, if there is one, and its error.
+    fn first_bad(&self, given: usize, access: Probe) -> Option<(usize, Error)> {
         let mut done = 0_usize;
         for slice in self.slices() {
             if done >= given {
                 break;
             }
-            let skip = start.saturating_sub(done).min(slice.len());
-            let len = given.saturating_sub(done).min(slice.len());
-            let before = done.saturating_add(skip);
-            let Ok(part) = slice.subslice(skip, len.saturating_sub(skip)) else { break };
+            let Ok(part) = slice.subslice(0, given.saturating_sub(done).min(slice.len())) else { break };
             match part.probe(access) {
                 Ok(()) if self.is_written() && part.is_read_only() && !part.is_empty() => {
-                    return Some((before, Error::ReadOnly { addr: part.addr(), completed: 0 }));
+                    return Some((done, Error::ReadOnly { addr: part.addr(), completed: 0 }));
                 }
                 Ok(()) => done = done.saturating_add(slice.len()),
                 Err(Error::Fault { addr, completed }) => {
-                    return Some((before.saturating_add(completed), Error::Fault { addr, completed: 0 }));
+                    return Some((done.saturating_add(completed), Error::Fault { addr, completed: 0 }));
                 }
-                Err(error) => return Some((before, error)),
+                Err(error) => return Some((done, error)),
             }
         }
         None
@@ -350,18 +331,18 @@ impl GuestBuffers<'_> {
         &mut self,
         direction: Direction,
         given: usize,
-        fd: BorrowedFd<'_>,
+        (fd, source): (BorrowedFd<'_>, Source<'_>),
         error: io::Error,
         call: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
-        if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) {
+        if source.is_untouched_by(&error) {
             return Err(Error::Io(error));
         }
         if direction == Direction::In {
             self.mark(0, given);
         }
         if access::recovers() && is_fault(&error) {
-            self.before_fault(direction, given, fd, error, call)
+            self.before_fault(direction, given, (fd, source), error, call)
         } else {
             Err(Error::Io(error))
         }
@@ -372,15 +353,17 @@ impl GuestBuffers<'_> {
     fn before_fault(
         &mut self,
         direction: Direction,
-        mut given: usize,
-        fd: BorrowedFd<'_>,
+        given: usize,
+        (fd, source): (BorrowedFd<'_>, Source<'_>),
         mut error: io::Error,
         mut call: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
         let access = if direction == Direction::In { Probe::Write } else { Probe::Read };
         let (mut bad, is_stream) = (None, is_stream(fd));
+        // A call that has moved nothing has touched little: nothing is populated that was only offered.
+        let mut given = given.min(FAULT_WINDOW);
         for _ in 0..8 {
-            if let Some((good, why)) = self.first_bad(0, given, access) {
+            if let Some((good, why)) = self.first_bad(given, access) {
                 if good == 0 || !is_stream {
                     return Err(why);
                 }
@@ -390,7 +373,7 @@ impl GuestBuffers<'_> {
             }
             let result = call(&self.first_pieces(given).1);
             match result {
-                Ok(count) => return Ok(self.moved(direction, fd, count, given)),
+                Ok(count) => return Ok(self.moved(direction, source, count, given)),
                 Err(again) if is_fault(&again) => error = again,
                 // What is there is no multiple of what O_DIRECT wants.
                 Err(refused) if refused.kind() == ErrorKind::InvalidInput => {

@@ -9,6 +9,8 @@ use super::check_count;
 use super::{AtomicAccess, Bytes};
 #[cfg(feature = "std")]
 use crate::access::{self, Probe};
+#[cfg(feature = "std")]
+use crate::stream::FAULT_WINDOW;
 use crate::volatile_memory::{Error, Stop};
 use crate::{DataInit, VolatileSlice};
 #[cfg(feature = "std")]
@@ -247,12 +249,21 @@ fn step(
 /// Whether the step failed because of the memory: in the kernel, or in a copy of ours.
 #[cfg(feature = "std")]
 fn is_fault(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    error.raw_os_error() == Some(libc::EFAULT) || matches!(inner, Some(Error::Fault { .. }))
+    error.raw_os_error() == Some(libc::EFAULT) || met(error).is_some()
+}
+
+/// How many bytes a copy of ours has moved before it met an inaccessible page.
+#[cfg(feature = "std")]
+fn met(error: &io::Error) -> Option<usize> {
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::Fault { completed, .. } => Some(*completed),
+        _ => None,
+    }
 }
 
 /// The step once more, with no more than what lies before the inaccessible page: the one that met it has moved nothing.
-/// Several times, as pages may come and go meanwhile.
+/// Several times, as pages may come and go. The page is looked for near the start, as a step that has moved nothing has touched
+/// little: so nothing is populated that was only offered, and each step costs about the same.
 #[cfg(feature = "std")]
 #[cold]
 fn step_before_fault(
@@ -261,6 +272,11 @@ fn step_before_fault(
     mut error: io::Error,
     transfer: &mut impl FnMut(&VolatileSlice<'_>) -> io::Result<usize>,
 ) -> Result<usize, Error> {
+    part = match met(&error) {
+        // A copy of ours says where it is.
+        Some(completed) if completed > 0 => part.subslice(0, completed.min(part.len()))?,
+        _ => part.subslice(0, part.len().min(FAULT_WINDOW))?,
+    };
     for _ in 0..8 {
         match part.probe(access) {
             Err(Error::Fault { completed, .. }) if completed > 0 => part = part.subslice(0, completed)?,

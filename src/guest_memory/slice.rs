@@ -3,6 +3,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::{Error, GuestAddress};
 use crate::access::{self, Probe};
 use crate::dirty::Tracker;
+#[cfg(feature = "std")]
+use crate::stream::Source;
 use crate::volatile_memory::{self, Stop};
 use crate::{AtomicAccess, Bytes, DataInit, VolatileSlice};
 #[cfg(feature = "std")]
@@ -306,7 +308,7 @@ impl<'a> GuestSlice<'a> {
     }
 
     /// Whether somebody looks for what is written.
-    #[cfg(all(feature = "std", target_os = "linux"))]
+    #[cfg(feature = "std")]
     pub(crate) fn is_tracked(&self) -> bool {
         self.tracker.is_some_and(Tracker::is_on)
     }
@@ -432,7 +434,7 @@ impl Bytes<usize> for GuestSlice<'_> {
     fn write_from<S: ReadVolatile>(&self, addr: usize, src: &mut S, count: usize) -> Result<usize, Error> {
         // Before the source is read.
         self.check_writable(addr, count)?;
-        let mut src = Accounted { inner: src, slice: self, at: addr };
+        let mut src = Accounted { inner: src, slice: self, at: addr, is_one_step: true };
         self.slice.write_from(addr, &mut src, count).map_err(|error| self.write_error(error))
     }
 
@@ -440,7 +442,7 @@ impl Bytes<usize> for GuestSlice<'_> {
     fn write_all_from<S: ReadVolatile>(&self, addr: usize, src: &mut S, count: usize) -> Result<(), Error> {
         // Before the source is read.
         self.check_writable(addr, count)?;
-        let mut src = Accounted { inner: src, slice: self, at: addr };
+        let mut src = Accounted { inner: src, slice: self, at: addr, is_one_step: false };
         self.slice.write_all_from(addr, &mut src, count).map_err(|error| self.write_error(error))
     }
 
@@ -455,25 +457,45 @@ impl Bytes<usize> for GuestSlice<'_> {
     }
 }
 
-/// A source whose bytes are marked as they arrive. One that fails, panics, or claims too much may have written anything:
-/// all that it could reach is marked.
+/// The most that a source is offered at once that may write to all of it, of a transfer of many steps: so that each step marks
+/// a bounded number of pages.
+#[cfg(feature = "std")]
+const STEP: usize = 1 << 20;
+
+/// A source whose bytes are marked as they arrive, and what it may have written beside: see [`Source`]. One that fails, panics,
+/// or claims too much may have written anything: all that it could reach is marked.
 #[cfg(feature = "std")]
 struct Accounted<'a, S> {
     inner: &'a mut S,
     slice: &'a GuestSlice<'a>,
     at: usize,
+    /// Whether one step is enough.
+    is_one_step: bool,
 }
 
 #[cfg(feature = "std")]
 impl<S: ReadVolatile> ReadVolatile for Accounted<'_, S> {
     fn read_volatile(&mut self, buf: &VolatileSlice<'_>) -> std::io::Result<usize> {
+        let mut buf = *buf;
+        if !self.is_one_step && buf.len() > STEP && matches!(self.inner.source(), Source::Any) {
+            buf = buf.subslice(0, STEP)?;
+        }
         let mut written = Written { slice: self.slice, at: self.at, len: buf.len() };
-        let result = self.inner.read_volatile(buf);
-        match result {
-            Ok(count) if count <= buf.len() => {
-                written.len = count;
-                self.at = self.at.saturating_add(count);
+        let result = self.inner.read_volatile(&buf);
+        match &result {
+            Ok(count) if *count <= buf.len() => {
+                let rest = buf.len().saturating_sub(*count);
+                let is_looked_for = rest > 0 && self.slice.is_tracked();
+                let more = if is_looked_for {
+                    let rest_slice = || self.slice.subslice(self.at.saturating_add(*count), rest).into_iter();
+                    self.inner.source().uncounted(rest, rest_slice)
+                } else {
+                    0
+                };
+                written.len = count.saturating_add(more);
+                self.at = self.at.saturating_add(*count);
             }
+            Err(error) if self.inner.source().is_untouched_by(error) => written.len = 0,
             _ => {}
         }
         result

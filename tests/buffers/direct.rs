@@ -35,6 +35,11 @@ fn direct(bytes: &[u8]) -> Option<(DirectFile, File)> {
     Some((disk, file.into_file()))
 }
 
+/// A file of these bytes that is open with `O_DIRECT` only.
+pub(crate) fn direct_file(bytes: &[u8]) -> Option<File> {
+    direct(bytes).map(|(disk, _)| disk.file().try_clone().unwrap())
+}
+
 fn contents(file: &File) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
     file.read_exact_at(&mut bytes, 0).unwrap();

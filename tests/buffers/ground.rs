@@ -156,15 +156,17 @@ pub(crate) fn disjoint(ranges: &[(usize, usize)]) -> Vec<(usize, usize)> {
         // From byte to byte that no range has, up to the next that one has.
         let mut at = start;
         while at < start + len {
-            let next = match kept.iter().find(|&&(from, count)| (from..from + count).contains(&at)) {
-                Some(&(from, count)) => from + count,
-                None => {
-                    let end = kept.iter().map(|&(from, _)| from).filter(|&from| from > at).min();
-                    let end = end.unwrap_or(usize::MAX).min(start + len);
-                    kept.push((at, end - at));
-                    end
-                }
-            };
+            let taken = kept.iter().find(|&&(from, count)| (from..from + count).contains(&at));
+            let next = taken.map_or_else(
+                || {
+                    let next = kept.iter().map(|&(from, _)| from).filter(|&from| from > at).min();
+                    next.unwrap_or(usize::MAX).min(start + len)
+                },
+                |&(from, count)| from + count,
+            );
+            if taken.is_none() {
+                kept.push((at, next - at));
+            }
             at = next;
         }
     }

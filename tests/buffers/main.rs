@@ -8,6 +8,7 @@
 //! | [`messages`]  | datagrams, whole and cut                                                               |
 //! | [`faults`]    | pages that cannot be accessed                                                          |
 //! | [`owned`]     | buffers that outlive the map                                                           |
+//! | [`short`]     | short transfers: what they cost, and what they mark                                    |
 //! | [`direct`]    | files that are open with `O_DIRECT`                                                    |
 
 #![cfg(all(feature = "mmap", target_os = "linux"))]
@@ -21,4 +22,5 @@ mod messages;
 mod model;
 mod owned;
 mod raw;
+mod short;
 mod transfers;

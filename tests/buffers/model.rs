@@ -336,6 +336,10 @@ fn access(model: &mut Model, buffers: &mut GuestBuffers<'_>, op: Op) {
             } else {
                 Answer::some(buffers.readv(&read))
             };
+            // The rest of a packet may be marked, too.
+            if model.is_written() && bytes.len() < len {
+                model.allow(0, len);
+            }
             model.transfer_in(&bytes, is_exact, &answer);
         }
         Op::Pwritev { is_all } => {

@@ -93,8 +93,10 @@ impl Drop for Trap {
 
 extern "C" fn open(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
     let closed = CLOSED.swap(0, SeqCst);
-    // SAFETY: the kernel gives a valid one, of a fault.
-    let at = unsafe { (*info).si_addr() }.addr();
+    // SAFETY: the kernel gives a valid one.
+    let info = unsafe { &*info };
+    // SAFETY: of a fault, which has an address.
+    let at = unsafe { info.si_addr() }.addr();
     if closed == 0 || !(closed..closed + page()).contains(&at) {
         // It happens again, and ends the process.
         // SAFETY: has no effect on memory.

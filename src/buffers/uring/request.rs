@@ -3,6 +3,7 @@ use std::io::{self, ErrorKind};
 use super::super::{GuestBuffers, IoSlice};
 use crate::access::{self, Probe};
 use crate::guest_memory::Error;
+use crate::stream::FAULT_WINDOW;
 
 /// As many pieces as one system call takes (`UIO_MAXIOV`).
 const MAX_PIECES: usize = 1024;
@@ -130,21 +131,25 @@ impl Request {
                     self.limit = Some(completed);
                 }
                 Some(bad) => return Next::Done(Err(self.told(bad))),
-                // It is there again; or that cannot be found out.
-                None if access::recovers() => {}
+                // It is there again, or further on: what was looked at goes first.
+                None if access::recovers() => self.limit = Some(FAULT_WINDOW),
+                // That cannot be found out.
                 None => return Next::Done(Err(error())),
             }
         }
         Next::Step
     }
 
-    /// The first page of what is left that cannot be accessed so.
+    /// The first page of what is left that cannot be accessed so, if it is near: a step that has moved nothing has touched little,
+    /// and nothing is populated that was only offered.
     fn bad_page(&self) -> Option<Error> {
         let buffers = self.buffers.as_ref().filter(|_| access::recovers())?;
         let access = if self.kind == Kind::Read { Probe::Write } else { Probe::Read };
         let mut before = 0_usize;
         for slice in buffers.slices() {
-            if let Err(bad) = slice.probe(access) {
+            let left = FAULT_WINDOW.saturating_sub(before).min(slice.len());
+            let part = slice.subslice(0, left).ok().filter(|part| !part.is_empty())?;
+            if let Err(bad) = part.probe(access) {
                 return Some(bad.of_whole(before, buffers.len()));
             }
             before = before.saturating_add(slice.len());

@@ -25,7 +25,15 @@ use libc::{off64_t as FileOffset, pread64 as pread, pwrite64 as pwrite};
 
 use crate::VolatileSlice;
 
+mod uncounted;
+
+pub(crate) use uncounted::FAULT_WINDOW;
+pub use uncounted::Source;
+
 /// A source of bytes for volatile memory: `std::io::Read` without the reference.
+///
+/// A source may write to all of the buffer that it is given. Where guest memory is filled by one, all of that buffer is marked
+/// as dirty. The sources of this module write what they count, and rarely more, and just that is marked.
 pub trait ReadVolatile {
     /// Fills `buf` from its start with what there is, in one step, and answers how many bytes that is: 0 if `buf` is
     /// empty or the source is at its end, and never more than `buf` has.
@@ -43,6 +51,12 @@ pub trait ReadVolatile {
     /// whatever [`read_volatile`](Self::read_volatile) answers. What was read before is in `buf`.
     fn read_exact_volatile(&mut self, buf: &VolatileSlice<'_>) -> io::Result<()> {
         transfer_all(buf, ErrorKind::UnexpectedEof, |rest| self.read_volatile(rest))
+    }
+
+    /// What fills the buffer, for what is marked as dirty: by default, code that may use all of it.
+    #[doc(hidden)]
+    fn source(&self) -> Source<'_> {
+        Source::Any
     }
 }
 
@@ -92,6 +106,9 @@ impl<R: ReadVolatile + ?Sized> ReadVolatile for &mut R {
     fn read_exact_volatile(&mut self, buf: &VolatileSlice<'_>) -> io::Result<()> {
         (**self).read_exact_volatile(buf)
     }
+    fn source(&self) -> Source<'_> {
+        (**self).source()
+    }
 }
 
 impl<W: WriteVolatile + ?Sized> WriteVolatile for &mut W {
@@ -124,20 +141,43 @@ fn write_fd(fd: BorrowedFd<'_>, buf: &VolatileSlice<'_>) -> io::Result<usize> {
 }
 
 macro_rules! fd_streams {
-    ($($Trait:ident::$method:ident by $call:ident: $($T:ty),*;)*) => {$($(
-        #[cfg(unix)]
-        impl $Trait for $T {
-            fn $method(&mut self, buf: &VolatileSlice<'_>) -> io::Result<usize> {
-                $call(self.as_fd(), buf)
+    (in: $($In:ty),*; sockets: $($Socket:ty),*; out: $($Out:ty),*;) => {
+        $(
+            #[cfg(unix)]
+            impl ReadVolatile for $Socket {
+                fn read_volatile(&mut self, buf: &VolatileSlice<'_>) -> io::Result<usize> {
+                    read_fd(self.as_fd(), buf)
+                }
+                fn source(&self) -> Source<'_> {
+                    Source::SOCKET
+                }
             }
-        }
-    )*)*};
+        )*
+        $(
+            #[cfg(unix)]
+            impl ReadVolatile for $In {
+                fn read_volatile(&mut self, buf: &VolatileSlice<'_>) -> io::Result<usize> {
+                    read_fd(self.as_fd(), buf)
+                }
+                fn source(&self) -> Source<'_> {
+                    Source::Descriptor(self.as_fd())
+                }
+            }
+        )*
+        $(
+            #[cfg(unix)]
+            impl WriteVolatile for $Out {
+                fn write_volatile(&mut self, buf: &VolatileSlice<'_>) -> io::Result<usize> {
+                    write_fd(self.as_fd(), buf)
+                }
+            }
+        )*
+    };
 }
 fd_streams! {
-    ReadVolatile::read_volatile by read_fd: File, &File, OwnedFd, BorrowedFd<'_>, UnixStream, &UnixStream, TcpStream,
-        &TcpStream, ChildStdout, ChildStderr;
-    WriteVolatile::write_volatile by write_fd: File, &File, OwnedFd, BorrowedFd<'_>, UnixStream, &UnixStream, TcpStream,
-        &TcpStream, ChildStdin;
+    in: File, &File, OwnedFd, BorrowedFd<'_>, ChildStdout, ChildStderr;
+    sockets: UnixStream, &UnixStream, TcpStream, &TcpStream;
+    out: File, &File, OwnedFd, BorrowedFd<'_>, UnixStream, &UnixStream, TcpStream, &TcpStream, ChildStdin;
 }
 
 #[cfg(unix)]
@@ -206,6 +246,9 @@ impl ReadVolatile for FileAt<'_> {
         // SAFETY: as in `read_fd`.
         self.step(|position| unsafe { pread(fd, buf.as_ptr().cast(), buf.len(), position) })
     }
+    fn source(&self) -> Source<'_> {
+        Source::File(self.fd)
+    }
 }
 
 #[cfg(unix)]
@@ -222,6 +265,9 @@ impl ReadVolatile for &[u8] {
         let count = buf.copy_from(self)?;
         *self = self.get(count..).unwrap_or_default();
         Ok(count)
+    }
+    fn source(&self) -> Source<'_> {
+        Source::Exact
     }
 }
 
@@ -255,6 +301,9 @@ impl<T: AsRef<[u8]>> ReadVolatile for Cursor<T> {
         let count = rest.read_volatile(buf)?;
         self.set_position(self.position().saturating_add(count as u64));
         Ok(count)
+    }
+    fn source(&self) -> Source<'_> {
+        Source::Exact
     }
 }
 
