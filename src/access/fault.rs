@@ -18,6 +18,15 @@ const COUNT: usize = PAGE - 1;
 
 impl Fault {
     /// The fault of an access that met the bad address `bad`.
+    #[cfg(any(
+        test,
+        all(
+            target_os = "linux",
+            target_pointer_width = "64",
+            any(target_arch = "x86_64", target_arch = "aarch64"),
+            not(any(miri, loom))
+        )
+    ))]
     #[inline(always)]
     pub(super) fn new(bad: usize) -> Self {
         Self { word: bad & !COUNT }

@@ -15,6 +15,10 @@ const WIDE: usize = size_of::<Wide>();
 /// bytes from it on that a run may have done, as its last blocks overlap.
 const BLOCK: usize = 256;
 
+/// An address so near to the start of its page may be that of an access which begins before the page: aarch64 may tell any
+/// byte of a store.
+const VAGUE: usize = if cfg!(target_arch = "aarch64") { 32 } else { 1 };
+
 /// # Safety
 ///
 /// As for [`super::copy_out`].
@@ -195,7 +199,8 @@ impl Stopped {
         let start = starts.into_iter().find(|&start| bad.wrapping_sub(start) < len).unwrap_or(starts[0]);
         let offset = bad.saturating_sub(start).min(len);
         let completed = Fault::new(bad).completed(core::ptr::without_provenance(start)).min(offset);
-        let reached = if offset > completed {
+        let is_inside = offset > completed && (offset - completed >= VAGUE || is_written(completed));
+        let reached = if is_inside {
             // The page became bad when its first bytes were done.
             offset.saturating_add(BLOCK).min(len)
         } else if (completed > 0 || len == WIDE) && len - completed <= BLOCK && is_written(completed) {
