@@ -49,7 +49,9 @@ fn a_short_read_populates_nothing_and_marks_a_bounded_number_of_pages() {
         ];
         for mapping in mappings {
             // Where there is no such advice, or not so much address space.
-            let Ok(mapping) = mapping.build() else { return eprintln!("skipped: no mapping of 1 GiB") };
+            let Ok(mapping) = mapping.build() else {
+                return memory_model_test_support::skip!("host limit: no mapping of 1 GiB");
+            };
             let region = GuestRegionMmap::new(mapping, GuestAddress(BASE)).unwrap();
             let mem = GuestMemoryMmap::from_regions(vec![region]).unwrap();
             let log = mem.start_tracking(4096).unwrap();
@@ -108,7 +110,9 @@ fn a_short_read_from_a_file_at_a_position_marks_only_what_it_transferred() {
 fn many_packets_into_a_large_buffer() {
     const COUNT: usize = 2000;
     let mapping = MmapRegion::builder(1 << 30).reserve(false).huge_pages(HugePages::Never);
-    let Ok(mapping) = mapping.build() else { return eprintln!("skipped: no mapping of 1 GiB") };
+    let Ok(mapping) = mapping.build() else {
+        return memory_model_test_support::skip!("host limit: no mapping of 1 GiB");
+    };
     let region = GuestRegionMmap::new(mapping, GuestAddress(BASE)).unwrap();
     let mem = GuestMemoryMmap::from_regions(vec![region]).unwrap();
     let _log = mem.start_tracking(4096).unwrap();
