@@ -12,9 +12,9 @@ const TRAITS: [(&str, &str); 8] = [
     ("GuestMemory", "src/guest_memory/memory.rs"),
     ("GuestMemoryRegion", "src/guest_memory/region.rs"),
     ("Pluggable", "src/atomic/plug.rs"),
-    ("ReadVolatile", "src/stream.rs"),
+    ("ReadVolatile", "src/stream/mod.rs"),
     ("VolatileMemory", "src/volatile_memory/mod.rs"),
-    ("WriteVolatile", "src/stream.rs"),
+    ("WriteVolatile", "src/stream/mod.rs"),
     ("Journal", "devices/virtio/src/blk/journal.rs"),
 ];
 
@@ -27,8 +27,8 @@ const WRAPPERS: [(&str, &[&str], &[&str]); 8] = [
         &["Bytes", "GuestMemoryRegion"],
     ),
     ("src/guest_memory/memory.rs", &["macro_rules! memory_behind"], &["GuestMemory"]),
-    ("src/stream.rs", &["impl<R: ReadVolatile + ?Sized> ReadVolatile for &mut R"], &["ReadVolatile"]),
-    ("src/stream.rs", &["impl<W: WriteVolatile + ?Sized> WriteVolatile for &mut W"], &["WriteVolatile"]),
+    ("src/stream/mod.rs", &["impl<R: ReadVolatile + ?Sized> ReadVolatile for &mut R"], &["ReadVolatile"]),
+    ("src/stream/mod.rs", &["impl<W: WriteVolatile + ?Sized> WriteVolatile for &mut W"], &["WriteVolatile"]),
     (
         "src/volatile_memory/mod.rs",
         &["unsafe impl<M: VolatileMemory + ?Sized> VolatileMemory for &M"],
