@@ -111,8 +111,12 @@ impl KvmSlots {
         Self { slots: Arc::new(Mutex::new(Slots::new(Arc::clone(&vm), numbers))), vm }
     }
 
-    /// The VM: to make vCPUs and devices. Who gives it other slots, by its own `unsafe` method, takes numbers that are not
+    /// Returns the VM, to make vCPUs and devices. Other slots, which its own `unsafe` method sets, have numbers that are not
     /// among [these](Self::with_numbers).
+    ///
+    /// Do not call [`VmFd::get_dirty_log`] for one of these slots: use [`start_logging`](Self::start_logging), which loses none of what KVM notes. That
+    /// method of `kvm-ioctls` also trusts the size that it is given. With one smaller than the slot's, the kernel writes past the
+    /// end of its vector.
     pub fn vm(&self) -> &Arc<VmFd> {
         &self.vm
     }
