@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Repeats the tests on a busy machine, to find those that fail once in many runs.
 #
-#   scripts/repeat.sh [RACING [OTHERS]]   so many runs of the tests that race (default: 20), and of all tests (default: 3)
+#   scripts/repeat.sh [RACING [OTHERS]]   number of runs of the tests that race (default: 20), and of all tests (default: 3)
 #
 # Builds once. Each processor has a busy loop beside the tests. Ends with the counts, and status 1 if a test failed; the
 # output of failed runs stays below target/repeat/.
@@ -23,7 +23,7 @@ for ((number = $(nproc); number > 0; number--)); do
     busy+=($!)
 done
 
-# repeat TIMES NAME ARGUMENT...: runs `cargo test` so many times.
+# repeat TIMES NAME ARGUMENT...: runs `cargo test` that number of times.
 repeat() {
     local run
     for ((run = 1; run <= $1; run++)); do

@@ -1,4 +1,4 @@
-//! Implementations of the crate's traits that break their contract. Whatever they return, each operation ends, in an error where
+//! Implementations of the crate's traits that break their contract. Each operation on them ends, in an error where
 //! the result cannot be right; it does not panic, and no byte outside of the requested range is touched.
 //!
 //! | module        | what is broken                                                                      |

@@ -150,7 +150,7 @@ fn main() -> Result<()> {
 /// The bytes of a packet.
 const PACKET: usize = 64;
 
-/// Memory into all of which a packet is received, the number of which the transfer does not depend on.
+/// Memory that is offered for a packet. The cost of the transfer must not depend on its size.
 struct Receiver {
     what: &'static str,
     mem: GuestMemoryMmap,

@@ -2,7 +2,7 @@
 //! address.
 //!
 //! Pages may become inaccessible, and accessible again, while an operation runs and while its fault is examined. Then the first
-//! bad address may lie inside a page of which bytes were written before. The fault names the start of that page, or of the
+//! bad address may lie inside a page whose first bytes were written before. The fault names the start of that page, or of the
 //! operation, and says how far bytes may have been written.
 
 use super::{CopyFault, Fault, Plain, Probe, arch};

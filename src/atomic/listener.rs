@@ -12,7 +12,7 @@ use crate::guest_memory::{GuestMemoryRegion, RegionRange};
 /// be. It is told of a region before any reader finds it, and that it is gone after the last guard that has it. Calls come
 /// one at a time, from whichever thread changes the map; they may look at it, and must not change it, nor keep a guard of it:
 /// see [what may wait for what](super#what-may-wait-for-what). A listener that panics is not told the same once more; the
-/// others are told all the same, and the panic goes on in the thread that changes the map.
+/// others are still called, and the panic goes on in the thread that changes the map.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -98,12 +98,12 @@ impl<M: RegionMap> GuestMemoryAtomic<M> {
     ///
     /// # Errors
     ///
-    /// What `change` answers; [`MapError::Replaced`]; [`MapError::Refused`]; [`MapError::Nested`]; [`MapError::GuardHeld`], also
+    /// The error of `change`; [`MapError::Replaced`]; [`MapError::Refused`]; [`MapError::Nested`]; [`MapError::GuardHeld`], also
     /// if `change` or a listener has made a guard that is not dropped yet; [`MapError::Deadlock`]. Nothing has changed then.
     ///
     /// # Panics
     ///
-    /// If `change` or a listener panics. All other listeners are told nevertheless.
+    /// If `change` or a listener panics. All other listeners are still called.
     pub fn update<E: Into<MapError>>(&self, change: impl FnOnce(&M) -> Result<M, E>) -> Result<(), MapError> {
         self.change(|memory, _| Ok((change(memory).map_err(Into::into)?, ())))
     }

@@ -68,8 +68,8 @@ pub(crate) fn implied() {
     kernel::implied();
 }
 
-/// Makes all threads pass a barrier. When it returns, whatever a thread did before its [`own`] barrier is done, or the thread
-/// sees after that barrier whatever was done before this call.
+/// Makes all threads pass a barrier. When it returns, the stores that a thread made before its [`own`] barrier are visible, or
+/// the thread sees after that barrier all stores that were made before this call.
 ///
 /// `trackers` are those whose switches this call publishes, or whose marks it relies on. If the kernel refuses, each of them
 /// is switched to marks with barriers, once; the call then takes 50 ms.

@@ -13,7 +13,7 @@ use crate::{Address, Bytes};
 /// host memory behind it. A region begins with a `start_addr` and a `len` that never change, is not empty, and ends at
 /// or below address 2^64 - 1. A request that begins past its end is [`Error::OutOfBounds`].
 ///
-/// A region of which pages may be tracked gives [`tracker`](Self::tracker), too; one that is no memory gives
+/// A region whose pages may be tracked gives [`tracker`](Self::tracker), too; one that is no memory gives
 /// [`is_untracked`](Self::is_untracked). An `enum` of regions, or a wrapper around one, forwards all methods by
 /// [`forward_region!`](crate::forward_region).
 ///

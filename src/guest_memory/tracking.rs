@@ -54,7 +54,7 @@ fn tracker_of<R: GuestMemoryRegion>(region: &R) -> Result<Option<&Tracker>, dirt
 impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
     /// Marks from now on the pages that are written, of `page_size` bytes, a power of two of at least 4096, counted from each
     /// region's start: in all regions but those that are [untracked](GuestMemoryRegion::is_untracked). Through this memory, and
-    /// through whatever else has its regions: clones, slices that were made before.
+    /// through all other users of its regions: clones, slices that were made before.
     ///
     /// When it returns, every write is marked whose data was not there before.
     ///

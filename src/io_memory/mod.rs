@@ -80,7 +80,7 @@ pub trait IoMemory: Bytes<IoAddress, E = guest_memory::Error> {
     /// Where the `len` bytes at `addr` lie in guest-physical memory, in order; nothing for no bytes, for which it is not called.
     /// The first error is the last item. Whether there is memory at a fragment's address shows when it is accessed.
     ///
-    /// No fragment is empty, and together they have `len` bytes: else whatever uses the translation fails with
+    /// No fragment is empty, and together they have `len` bytes: else the access that uses the translation fails with
     /// [`PartialBuffer`](guest_memory::Error::PartialBuffer) or [`Overrun`](guest_memory::Error::Overrun).
     fn translate(
         &self,

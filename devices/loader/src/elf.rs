@@ -28,7 +28,7 @@ const MAX_PROGRAM_HEADERS: u16 = 256;
 /// `e_entry` is a virtual address by the specification: if it lies in an executable segment, it is translated. Else, as
 /// in Linux for x86-64, it is taken as a physical one.
 ///
-/// Notes are optional: whatever a `PT_NOTE` segment contains, and wherever it lies, does not prevent loading. The PVH entry
+/// Notes are optional: the contents and the position of a `PT_NOTE` segment never prevent loading. The PVH entry
 /// is looked for in the first 64 KiB of each such segment, as far as they lie in the file. A note that names an address
 /// outside of the loaded bytes, or (with `bias`) at 4 GiB or above, is ignored.
 ///

@@ -287,7 +287,7 @@ impl FileEngine {
 
     /// Hands out a request that is done, if there is one. Never waits.
     ///
-    /// To be called until it answers `None`: that clears the [descriptor](Self::as_fd), which then says when there are others.
+    /// Call it until it returns `None`: that clears the [descriptor](Self::as_fd), which is readable again after the next completion.
     ///
     /// # Errors
     ///
@@ -399,7 +399,7 @@ fn check(requests: u16) -> io::Result<()> {
 
 impl AsFd for FileEngine {
     /// An eventfd(2) that is readable (`POLLIN`) while completions can be handed out, and until
-    /// [`next_completion`](Self::next_completion) has answered `None`. It may be readable without any.
+    /// [`next_completion`](Self::next_completion) has returned `None`. It may be readable without any.
     ///
     /// It is for polling, and nothing else: reading it loses wake-ups, and making it blocking has `next_completion` block. See the
     /// [module](super).

@@ -26,9 +26,9 @@
 //!
 //! [`FileEngine::as_fd`](FileEngine#method.as_fd) is an eventfd(2), with `io_uring` and without, and never the ring's own, by which
 //! the queues could be mapped and changed. It is level-triggered: readable from the first completion on until
-//! [`next_completion`](FileEngine::next_completion) has answered `None`. That call, and no other, clears it, before it looks for
+//! [`next_completion`](FileEngine::next_completion) has returned `None`. That call, and no other, clears it, before it looks for
 //! completions for the last time; users only poll it. With an edge-triggered poll the same holds: call `next_completion` until it
-//! answers `None` after each event. The descriptor may be readable without a completion: when the kernel has done a part of a
+//! returns `None` after each event. The descriptor may be readable without a completion: when the kernel has done a part of a
 //! request, or wakes the user of a completion that was handed out already.
 //!
 //! # What is marked as dirty

@@ -14,7 +14,7 @@ const OTHERS: [RegionKind; 3] = [RegionKind::Rom, RegionKind::Device, RegionKind
 
 type Memory = GuestRegionCollection<Recorder>;
 
-/// Memory from `start` to `end`, of which `[at, at + len)` is of another kind than RAM.
+/// Memory from `start` to `end`. `[at, at + len)` has another kind than RAM.
 fn memory_with(start: u64, end: u64, (at, len): (u64, u64), kind: RegionKind) -> Memory {
     let parts = [(start, at - start, RegionKind::Ram), (at, len, kind), (at + len, end - at - len, RegionKind::Ram)];
     Recorder::memory_of_kinds(&parts.into_iter().filter(|(_, len, _)| *len > 0).collect::<Vec<_>>())

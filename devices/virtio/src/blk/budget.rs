@@ -1,4 +1,4 @@
-//! How much is done before the driver is told of what is done.
+//! Bound on the work of one call, after which the driver is notified.
 
 use super::format::{T_DISCARD, T_FLUSH, T_OUT, T_WRITE_ZEROES};
 use crate::queue::Chain;

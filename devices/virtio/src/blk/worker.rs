@@ -298,7 +298,7 @@ impl Worker {
         }
     }
 
-    /// A step of [`drain_with`](Self::drain_with): waits until a request is done, answers those that are, and returns, so that
+    /// A step of [`drain_with`](Self::drain_with): waits until a request is done, publishes those that are, and returns, so that
     /// the driver is notified of them while others are under way. To be called again while there is [more](Processed::more).
     ///
     /// # Errors
@@ -479,7 +479,7 @@ impl Worker {
 }
 
 impl AsFd for Worker {
-    /// An eventfd(2) that is readable (`POLLIN`) when requests are done, until [`process_queue`](Self::process_queue) has answered
+    /// An eventfd(2) that is readable (`POLLIN`) when requests are done, until [`process_queue`](Self::process_queue) has published
     /// them and clears it. It is for polling, and nothing else.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.engine.as_fd()

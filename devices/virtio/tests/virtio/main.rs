@@ -8,7 +8,7 @@
 //! | [`requests`] | 5.2.6: what a disk's requests do                                                         |
 //! | [`disk`]     | 5.2.3, 5.2.4: features and configuration; where a disk's data lies; what cannot be done  |
 //! | [`data`]     | how a disk's data moves: pieces, dirty marks, memory of any kind                         |
-//! | [`batches`]  | how much is done before the driver is told of what is done                               |
+//! | [`batches`]  | large and slow requests are published before all that are available are taken          |
 //! | [`journal`]  | who is told of requests, and at which step                                               |
 //! | [`resubmit`] | requests that an earlier process took, done again                                        |
 //! | [`corrupt`]  | ten thousand corrupt rings                                                               |

@@ -215,7 +215,7 @@ pub(crate) fn each(test: impl Fn(&mut Machine, Server)) {
     each_with(64, test);
 }
 
-/// As [`each`], with a disk of so many sectors.
+/// As [`each`], with a disk of this number of sectors.
 pub(crate) fn each_with(sectors: u64, test: impl Fn(&mut Machine, Server)) {
     let count = Machine::new(sectors).servers().len();
     for which in 0..count {
