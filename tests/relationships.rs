@@ -618,6 +618,19 @@ mod spies {
         }
     }
 
+    /// Parameters of a type do not collide with those of the methods, also if they have the shortest names.
+    struct Wrapper<T, S, D>(T, std::marker::PhantomData<(S, D)>);
+
+    memory_model::forward_region! {
+        impl [T: GuestMemoryRegion, S, D] for Wrapper<T, S, D> { Self(region, _) => region }
+    }
+
+    #[test]
+    fn forward_region_takes_parameters_of_any_name() {
+        let wrapper = Wrapper(Region { log: Log::default(), fails: false }, std::marker::PhantomData::<(u8, u16)>);
+        compare(&wrapper, &wrapper.0, MemoryRegionAddress(0x20));
+    }
+
     #[test]
     fn forward_region_forwards_every_access() {
         let region = |fails| Region { log: Log::default(), fails };

@@ -104,6 +104,9 @@ fn word_of(action: &sigaction) -> usize {
 /// (sigaltstack(2)) as far as the handlers before need one: those of the standard library have it. A thread that blocks
 /// these signals is ended by a fault, with the process.
 ///
+/// Passing a signal on asks sigaction(2) for the present handler, twice. A seccomp filter that kills the process for that call
+/// does so then.
+///
 /// The handlers stay until the process ends. A shared library that has its own copy of this crate must not be unloaded
 /// after it installed them (link it with `-z nodelete`): dlclose(3) would unmap the handlers' code.
 ///
@@ -236,8 +239,14 @@ extern "C" fn handle<const LEVEL: usize>(signal: c_int, info: *mut siginfo_t, co
     // SAFETY: as above.
     let interrupted = unsafe { &mut *context.cast::<ucontext_t>() };
     if recover(signal, facts, interrupted).is_none() {
+        // SAFETY: the address of this thread's errno, which is valid as long as the thread.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: as above.
+        let interrupted_errno = unsafe { *errno };
+        // SAFETY: the arguments are those of this handler.
         unsafe { pass_on(LEVEL, signal, info, context) };
+        // SAFETY: as above.
+        unsafe { *errno = interrupted_errno };
     }
 }
 
@@ -335,7 +344,9 @@ unsafe fn pass_on(level: usize, signal: c_int, info: *mut siginfo_t, context: *m
             // The standard library's handler, for instance, makes the default action the signal's, for a fault to come again.
             // Ours goes in front of that, which it then passes the next one on to. If this was a fault that comes again, it
             // ends the process that way.
-            if before != present_word(signal) {
+            // Two threads may do so at once: then it is the same before and after.
+            let after = present_word(signal);
+            if before != after || after == Some(libc::SIG_DFL) {
                 // There is nobody to tell but `is_installed`, which asks itself.
                 put_on_top(signal).ok();
             }

@@ -45,8 +45,8 @@
 //!
 //! Looking ([`read`](Reader::read), [`memory`](GuestMemoryAtomic::memory)) waits for nothing. An update waits for other updates;
 //! one that removes a region waits also until each guard is dropped that was there before. So a thread that has a guard
-//! may not update, nor may what a listener is told lead to an update of the same map, nor may a guard be kept that was made
-//! in an update by its closure or a listener: these are errors ([`MapError::GuardHeld`], [`MapError::Nested`]). Threads that
+//! may not update, nor may a listener that is called update the same map, nor may the closure of an update, or a listener in
+//! [`added`](MapListener::added), keep a guard: these are errors ([`MapError::GuardHeld`], [`MapError::Nested`]). Threads that
 //! change several maps may wait for each other: a listener of one map changes another one, or a thread that holds a guard of one
 //! map changes another one. The last of them that would complete a circle gets [`MapError::Deadlock`]. A wait for anything else
 //! is not found out, for instance if a listener waits for a thread that changes the map. Snapshots are not

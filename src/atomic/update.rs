@@ -99,7 +99,7 @@ impl<M: RegionMap> GuestMemoryAtomic<M> {
     /// # Errors
     ///
     /// The error of `change`; [`MapError::Replaced`]; [`MapError::Refused`]; [`MapError::Nested`]; [`MapError::GuardHeld`], also
-    /// if `change` or a listener has made a guard that is not dropped yet; [`MapError::Deadlock`]. Nothing has changed then.
+    /// if `change`, or a listener in `added`, has made a guard that is not dropped yet; [`MapError::Deadlock`]. Nothing has changed then.
     ///
     /// # Panics
     ///

@@ -120,18 +120,18 @@ macro_rules! forward_region {
                 match self { $($pattern => $crate::Bytes::read_slice($region, buf, addr)),+ }
             }
             #[inline]
-            fn write_obj<T: $crate::DataInit>(
+            fn write_obj<ForwardedT: $crate::DataInit>(
                 &self,
-                val: T,
+                val: ForwardedT,
                 addr: $crate::MemoryRegionAddress,
             ) -> ::core::result::Result<(), Self::E> {
                 match self { $($pattern => $crate::Bytes::write_obj($region, val, addr)),+ }
             }
             #[inline]
-            fn read_obj<T: $crate::DataInit>(
+            fn read_obj<ForwardedT: $crate::DataInit>(
                 &self,
                 addr: $crate::MemoryRegionAddress,
-            ) -> ::core::result::Result<T, Self::E> {
+            ) -> ::core::result::Result<ForwardedT, Self::E> {
                 match self { $($pattern => $crate::Bytes::read_obj($region, addr)),+ }
             }
             #[inline]
@@ -144,31 +144,31 @@ macro_rules! forward_region {
                 match self { $($pattern => $crate::Bytes::fill($region, byte, len, addr)),+ }
             }
             #[inline]
-            fn load<T: $crate::AtomicAccess>(
+            fn load<ForwardedT: $crate::AtomicAccess>(
                 &self,
                 addr: $crate::MemoryRegionAddress,
                 order: ::core::sync::atomic::Ordering,
-            ) -> ::core::result::Result<T, Self::E> {
+            ) -> ::core::result::Result<ForwardedT, Self::E> {
                 match self { $($pattern => $crate::Bytes::load($region, addr, order)),+ }
             }
             #[inline]
-            fn store<T: $crate::AtomicAccess>(
+            fn store<ForwardedT: $crate::AtomicAccess>(
                 &self,
-                val: T,
+                val: ForwardedT,
                 addr: $crate::MemoryRegionAddress,
                 order: ::core::sync::atomic::Ordering,
             ) -> ::core::result::Result<(), Self::E> {
                 match self { $($pattern => $crate::Bytes::store($region, val, addr, order)),+ }
             }
             #[inline]
-            fn compare_exchange<T: $crate::AtomicAccess>(
+            fn compare_exchange<ForwardedT: $crate::AtomicAccess>(
                 &self,
-                current: T,
-                new: T,
+                current: ForwardedT,
+                new: ForwardedT,
                 addr: $crate::MemoryRegionAddress,
                 success: ::core::sync::atomic::Ordering,
                 failure: ::core::sync::atomic::Ordering,
-            ) -> ::core::result::Result<::core::result::Result<T, T>, Self::E> {
+            ) -> ::core::result::Result<::core::result::Result<ForwardedT, ForwardedT>, Self::E> {
                 match self {
                     $($pattern => $crate::Bytes::compare_exchange($region, current, new, addr, success, failure)),+
                 }
@@ -264,34 +264,34 @@ macro_rules! forward_region {
 #[macro_export]
 macro_rules! __forward_streams {
     ($($pattern:pat => $region:expr),+) => {
-        fn write_from<S: $crate::ReadVolatile>(
+        fn write_from<ForwardedS: $crate::ReadVolatile>(
             &self,
             addr: $crate::MemoryRegionAddress,
-            src: &mut S,
+            src: &mut ForwardedS,
             count: usize,
         ) -> ::core::result::Result<usize, Self::E> {
             match self { $($pattern => $crate::Bytes::write_from($region, addr, src, count)),+ }
         }
-        fn write_all_from<S: $crate::ReadVolatile>(
+        fn write_all_from<ForwardedS: $crate::ReadVolatile>(
             &self,
             addr: $crate::MemoryRegionAddress,
-            src: &mut S,
+            src: &mut ForwardedS,
             count: usize,
         ) -> ::core::result::Result<(), Self::E> {
             match self { $($pattern => $crate::Bytes::write_all_from($region, addr, src, count)),+ }
         }
-        fn read_into<D: $crate::WriteVolatile>(
+        fn read_into<ForwardedD: $crate::WriteVolatile>(
             &self,
             addr: $crate::MemoryRegionAddress,
-            dst: &mut D,
+            dst: &mut ForwardedD,
             count: usize,
         ) -> ::core::result::Result<usize, Self::E> {
             match self { $($pattern => $crate::Bytes::read_into($region, addr, dst, count)),+ }
         }
-        fn read_all_into<D: $crate::WriteVolatile>(
+        fn read_all_into<ForwardedD: $crate::WriteVolatile>(
             &self,
             addr: $crate::MemoryRegionAddress,
-            dst: &mut D,
+            dst: &mut ForwardedD,
             count: usize,
         ) -> ::core::result::Result<(), Self::E> {
             match self { $($pattern => $crate::Bytes::read_all_into($region, addr, dst, count)),+ }

@@ -43,6 +43,8 @@ impl MmapRegion {
     /// * The same is done where the kernel or a seccomp filter refuses to map (mmap(2), munlock(2), mprotect(2),
     ///   madvise(2), mbind(2), mremap(2)): on Linux before 5.7, or without room in `RLIMIT_AS` for as many addresses as
     ///   the mapping has; for borrowed mappings; and for files in the hugetlb pool, unless they have no pages at all.
+    /// * The first discard maps as many addresses again, without pages. A later `mlockall(MCL_CURRENT)` would populate them: call
+    ///   it before.
     /// * What others have set by address is lost in these ranges: protection, guards (`MADV_GUARD_INSTALL`), registration
     ///   with a userfaultfd. `/proc/PID/maps` does not name the file there.
     ///

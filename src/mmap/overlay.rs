@@ -68,6 +68,8 @@ impl MmapRegion {
         let Some(overlay) = &self.overlay else { return self.write_zeros(&pages, closed) };
         let mut state = overlay.lock();
         let parts: Vec<_> = state.covered.outside(pages).collect();
+        // All parts are hidden, also after one could not be locked.
+        let mut locked = Ok(());
         for part in parts {
             let grows = !state.covered.touches(&part);
             if grows && !take_range(closed) {
@@ -76,13 +78,13 @@ impl MmapRegion {
             }
             let access = if closed { MprotectFlags::empty() } else { self.protection().flags() };
             if state.cover(self, &overlay.options, &part, access).is_ok() {
-                self.lock_again(&part, lock)?;
+                locked = locked.and(self.lock_again(&part, lock));
             } else {
                 RANGES.fetch_sub(usize::from(grows), Ordering::Relaxed);
                 self.write_zeros(&part, closed)?;
             }
         }
-        Ok(())
+        locked
     }
 
     fn write_zeros(&self, pages: &Range<usize>, closed: bool) -> Result<(), Error> {
@@ -137,8 +139,11 @@ impl State {
         };
         let to = region.start.as_ptr().wrapping_add(part.start);
         // Access first, so that the part never has more or less than it should.
-        if access != READ_WRITE {
-            spare.protect(part, access)?;
+        let protected = if access == READ_WRITE { Ok(()) } else { spare.protect(part, access) };
+        if protected.is_err() {
+            // Nothing has changed. Other spare memory would have another `anon_vma`.
+            self.spare = Some(spare);
+            return protected;
         }
         let moved = spare.move_to(part, to, access);
         // Spare memory whose access cannot be set back is given up: it is unmapped here.

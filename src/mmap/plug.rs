@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::build::refused;
 use super::guest_region::index;
+use super::options::Sharing;
 use super::protect::Stuck;
 use super::ranges::Ranges;
 use super::{Error, GuestRegionMmap, MmapRegion, Protection, Step};
@@ -240,7 +241,8 @@ impl MmapRegion {
         else {
             return given_back;
         };
-        if Errno::from_io_error(source) != Some(Errno::ACCESS) {
+        // A hole in a file that is mapped privately would be in the file of others.
+        if self.sharing == Sharing::Private || Errno::from_io_error(source) != Some(Errno::ACCESS) {
             return given_back;
         }
         // Before Linux 6.7 `MADV_REMOVE` is for pages that may be written.
