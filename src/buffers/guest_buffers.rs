@@ -289,8 +289,6 @@ impl<'a> GuestBuffers<'a> {
                 skip = skip.saturating_sub(slice.len());
                 is_before
             })
-            // A system call takes no more.
-            .take(super::transfer::IOV_MAX)
             .any(|slice| slice.is_tracked())
     }
 

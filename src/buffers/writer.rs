@@ -99,7 +99,10 @@ impl<'a, I: IoMemory> Writer<'a, I> {
     /// As for the type; `PartialBuffer` if `src` ends before; `Io` if it fails. In each case
     /// [`bytes_written`](Self::bytes_written) says how far it came.
     pub fn write_all_from<S: ReadVolatile>(&mut self, src: &mut S, count: u64) -> Result<(), Error> {
-        self.run.all(count, |addr, len, _| self.mem.write_from(addr, src, len))
+        self.run.all(count, |addr, len, _| {
+            let len = src.source().step(len);
+            self.mem.write_from(addr, src, len)
+        })
     }
 
     /// The next `offset` bytes, and those that follow: two writers. The first goes on from what was written already; the

@@ -457,11 +457,6 @@ impl Bytes<usize> for GuestSlice<'_> {
     }
 }
 
-/// The most that a source is offered at once that may write to all of it, of a transfer of many steps: so that each step marks
-/// a bounded number of pages.
-#[cfg(feature = "std")]
-const STEP: usize = 1 << 20;
-
 /// A source whose bytes are marked as they arrive, and what it may have written beside: see [`Source`]. One that fails, panics,
 /// or claims too much may have written anything: all that it could reach is marked.
 #[cfg(feature = "std")]
@@ -476,10 +471,9 @@ struct Accounted<'a, S> {
 #[cfg(feature = "std")]
 impl<S: ReadVolatile> ReadVolatile for Accounted<'_, S> {
     fn read_volatile(&mut self, buf: &VolatileSlice<'_>) -> std::io::Result<usize> {
-        let mut buf = *buf;
-        if !self.is_one_step && buf.len() > STEP && matches!(self.inner.source(), Source::Any) {
-            buf = buf.subslice(0, STEP)?;
-        }
+        let asked = buf.len();
+        let step = if self.is_one_step { asked } else { self.inner.source().step(asked) };
+        let buf = buf.subslice(0, step)?;
         let mut written = Written { slice: self.slice, at: self.at, len: buf.len() };
         let result = self.inner.read_volatile(&buf);
         match &result {
@@ -498,7 +492,11 @@ impl<S: ReadVolatile> ReadVolatile for Accounted<'_, S> {
             Err(error) if self.inner.source().is_untouched_by(error) => written.len = 0,
             _ => {}
         }
-        result
+        // A claim beyond what was offered is one beyond what was asked for: of a shorter step it would pass for progress.
+        result.map(|count| match count.checked_sub(buf.len()) {
+            Some(over) if over > 0 => asked.saturating_add(over),
+            _ => count,
+        })
     }
 }
 

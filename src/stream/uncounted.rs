@@ -35,6 +35,10 @@ const SMALL: usize = 64 << 10;
 /// As far as a page is looked for that a system call has met: so much is transferred instead if there is none.
 pub(crate) const FAULT_WINDOW: usize = 1 << 20;
 
+/// The most that a source is offered at once that may write to all of it, of a transfer of many steps: so that each step marks
+/// a bounded number of pages.
+const STEP: usize = 1 << 20;
+
 /// What fills a buffer.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -57,6 +61,11 @@ impl Source<'_> {
     /// A socket.
     #[cfg(unix)]
     pub(crate) const SOCKET: Self = Source::Socket(core::marker::PhantomData);
+
+    /// How many of `len` bytes one step offers, of a transfer of many steps.
+    pub(crate) fn step(self, len: usize) -> usize {
+        if matches!(self, Source::Any) { len.min(STEP) } else { len }
+    }
 
     /// Whether a transfer that has failed so has written nothing.
     pub(crate) fn is_untouched_by(self, error: &io::Error) -> bool {

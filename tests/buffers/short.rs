@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
-use memory_model::buffers::GuestBuffers;
+use memory_model::buffers::{GuestBuffers, Segment, Writer};
 use memory_model::io_memory::Access;
 use memory_model::mmap::HugePages;
 use memory_model::stream::FileAt;
@@ -203,4 +203,70 @@ fn a_read_that_would_block_marks_nothing() {
     guest.mem.write_from(at(0), &mut &socket, 2 * page()).unwrap_err();
     guest.buffers(&[(0, 2 * page())], Access::Write).readv(&socket).unwrap_err();
     assert_eq!(marks.take(), []);
+}
+
+/// A source that claims twice as much as it was offered.
+struct Claims;
+
+impl ReadVolatile for Claims {
+    fn read_volatile(&mut self, buf: &VolatileSlice<'_>) -> io::Result<usize> {
+        Ok(2 * buf.len())
+    }
+}
+
+#[test]
+fn a_claim_of_more_than_a_step_has_offered_is_an_error() {
+    const SIZE: usize = 8 << 20;
+    let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), SIZE)]).unwrap();
+    let result = mem.write_all_from(GuestAddress(BASE), &mut Claims, SIZE / 2);
+    assert!(matches!(result, Err(memory_model::guest_memory::Error::Overrun { .. })), "{result:?}");
+    let segments = [Segment { addr: io(0), len: 8 << 20 }];
+    let result = Writer::new(&mem, &segments).write_all_from(&mut Claims, SIZE as u64);
+    assert!(matches!(result, Err(memory_model::guest_memory::Error::Overrun { .. })), "{result:?}");
+}
+
+/// A source that counts a few bytes of what it was offered, and records how much that is at most.
+struct Offered(usize);
+
+impl ReadVolatile for Offered {
+    fn read_volatile(&mut self, buf: &VolatileSlice<'_>) -> io::Result<usize> {
+        self.0 = self.0.max(buf.len());
+        Ok(buf.len().min(1 << 16))
+    }
+}
+
+#[test]
+fn each_step_of_many_offers_a_bounded_number_of_bytes() {
+    const SIZE: usize = 8 << 20;
+    let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(BASE), SIZE)]).unwrap();
+    let mut src = Offered(0);
+    mem.write_all_from(GuestAddress(BASE), &mut src, SIZE).unwrap();
+    assert_eq!(src.0, 1 << 20);
+    let (mut src, segments) = (Offered(0), [Segment { addr: io(0), len: 8 << 20 }]);
+    Writer::new(&mem, &segments).write_all_from(&mut src, SIZE as u64).unwrap();
+    assert_eq!(src.0, 1 << 20);
+}
+
+/// Pieces that follow each other are one for the kernel: any number of them may come before tracked memory.
+#[test]
+fn what_is_written_behind_many_small_pieces_is_marked() {
+    let pages = 2;
+    let mem = GuestMemoryMmap::from_ranges(&[
+        (GuestAddress(BASE), pages * page()),
+        (GuestAddress(BASE + 0x100_0000), pages * page()),
+    ]);
+    let mem = mem.unwrap();
+    let Some(file) = direct_file(&data(700)) else { return };
+    let bitmap = std::sync::Arc::new(memory_model::dirty::DirtyBitmap::new(0x200_0000, 1).unwrap());
+    let sink = memory_model::dirty::Sink::Bitmap { bitmap: std::sync::Arc::clone(&bitmap), base: BASE };
+    let tracked = mem.regions().nth(1).unwrap();
+    memory_model::guest_memory::GuestMemoryRegion::tracker(tracked).unwrap().attach(sink);
+    // A byte each, and one piece for the kernel.
+    let ranges = (0..page()).map(|at| (io(at), 1)).chain([(io(0x100_0000), page())]);
+    let mut buffers = GuestBuffers::new(&mem, ranges, Access::Write).unwrap();
+    assert_eq!(buffers.preadv(&file, 0).unwrap(), 700);
+    drop(buffers);
+    // The file system may write zeros, or not: all that was offered is marked.
+    let marked: Vec<_> = bitmap.harvest().ranges().map(|range| (range.start, range.len)).collect();
+    assert_eq!(marked, [(0x100_0000, page() as u64)]);
 }

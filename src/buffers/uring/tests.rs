@@ -196,3 +196,19 @@ fn a_request_that_waits_to_go_on_is_marked_when_it_is_cancelled() {
     drop(table);
     assert!(log.harvest().is_empty());
 }
+
+/// The page of a fault is there again when it is looked for, and the end of the file cuts the next step of a direct transfer.
+#[cfg(feature = "fault-recovery")]
+#[test]
+fn the_files_end_after_a_fault_that_has_passed_is_a_short_transfer() {
+    crate::fault_recovery::install().unwrap();
+    let mut table = begun(Kind::Read);
+    table.land(0, Err(libc::EFAULT));
+    assert_eq!(step(&mut table), Some((LEN, 1000)));
+    table.land(0, Ok(71));
+    assert_eq!(step(&mut table), Some((29, 1071)));
+    table.land(0, Err(libc::EINVAL));
+    assert_eq!(step(&mut table), Some((29, 1071)));
+    table.land(0, Err(libc::EINVAL));
+    assert_eq!(table.take_done().unwrap().result.unwrap(), 71);
+}
