@@ -34,12 +34,15 @@ pub(super) const INLINE: usize = 16;
 ///   are dropped, or cut;
 /// * what [`write_slice`](Self::write_slice) writes;
 /// * of the system calls, as `preadv`, just what has landed; but after an error everything that was given to the call, unless
-///   that was interrupted or would block. What the kernel may have written without counting it is marked, too, where it counts
-///   less than it was given: from a pipe or a socket the bytes before a page that cannot be accessed, which may have cut a packet;
-///   and up to 512 KiB, which is the longest packet, where more than 64 KiB are left, without looking; from a file that is open with `O_DIRECT` all that was given to the call, as the kernel
-///   writes beyond the end of the file. From another file at a position it is just what has landed.
+///   that was interrupted or would block. After `EFAULT` from a stream it is no more than a packet.
+/// * What the kernel may have written without counting it, where it counts less than it was given. From a file that is open with
+///   `O_DIRECT` that is all that was given to the call, as the kernel writes beyond the end of the file. From another file at a
+///   position it is nothing. From a pipe or a socket it is what lies before a page that cannot be accessed, which may have cut
+///   a packet, if at most 64 KiB in few pieces are left. Otherwise, or if the protection of a mapping changes during the call, the
+///   rest is marked without looking, up to the longest packet (2,880 KiB).
 ///
-/// A transfer costs what it moves, and a bounded number of marks. No page is touched to find out what was written.
+/// A transfer costs what it moves, and a bounded number of marks. After a short transfer no page is touched that is not
+/// resident. After `EFAULT` the first 1 MiB is touched to find the page; of a message that goes out, all of it.
 pub struct GuestBuffers<'a> {
     /// The pieces as they are in the guest. Those before `first` are done with.
     slices: SmallVec<[GuestSlice<'a>; INLINE]>,
@@ -277,19 +280,6 @@ impl<'a> GuestBuffers<'a> {
             slice.mark(from, to.saturating_sub(from));
             done = done.saturating_add(slice.len());
         }
-    }
-
-    /// Whether somebody looks for what is written from `start` on: who begins to do so later sees it as it is.
-    #[cfg(target_os = "linux")]
-    pub(super) fn is_tracked_at(&self, start: usize) -> bool {
-        let mut skip = start;
-        self.slices()
-            .skip_while(|slice| {
-                let is_before = skip >= slice.len();
-                skip = skip.saturating_sub(slice.len());
-                is_before
-            })
-            .any(|slice| slice.is_tracked())
     }
 
     /// The bytes from `start` to `end`, in pieces.

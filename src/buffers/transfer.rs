@@ -17,7 +17,7 @@ use super::{GuestBuffers, IoSlice};
 use crate::access::{self, Probe};
 use crate::guest_memory::Error;
 use crate::io_memory::Access;
-use crate::stream::{FAULT_WINDOW, Source};
+use crate::stream::{Changes, FAULT_WINDOW, Source, socket_kind};
 
 /// So many pieces one system call takes: `IOV_MAX`.
 pub(super) const IOV_MAX: usize = 1024;
@@ -258,6 +258,7 @@ impl GuestBuffers<'_> {
     ) -> Result<usize, Error> {
         self.check(direction)?;
         let all = self.left();
+        let before = Changes::until_now();
         let (given, result) = if self.len() <= limit && all.len() <= IOV_MAX {
             (self.len(), call(all))
         } else {
@@ -265,7 +266,7 @@ impl GuestBuffers<'_> {
             (len, call(&pieces))
         };
         match result {
-            Ok(count) => Ok(self.moved(direction, source, count, given)),
+            Ok(count) => Ok(self.moved(direction, (source, before), count, given)),
             Err(error) => self.failed(direction, given, (fd, source), error, call),
         }
     }
@@ -293,10 +294,16 @@ impl GuestBuffers<'_> {
 
     /// What a transfer of `given` bytes has moved is done with, and marked. So is what may have been written without being
     /// counted (`stream::Source`).
-    fn moved(&mut self, direction: Direction, source: Source<'_>, count: usize, given: usize) -> usize {
+    fn moved(
+        &mut self,
+        direction: Direction,
+        (source, before): (Source<'_>, Changes),
+        count: usize,
+        given: usize,
+    ) -> usize {
         let count = count.min(given);
-        if direction == Direction::In && count < given && self.is_tracked_at(count) {
-            let more = source.uncounted(given.saturating_sub(count), || self.between(count, given));
+        if direction == Direction::In && count < given && self.between(count, given).any(|slice| slice.is_tracked()) {
+            let more = source.uncounted(given.saturating_sub(count), before, || self.between(count, given));
             self.mark(count, count.saturating_add(more).min(given));
         }
         self.pass(count, direction == Direction::In);
@@ -335,11 +342,10 @@ impl GuestBuffers<'_> {
         error: io::Error,
         call: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
-        if source.is_untouched_by(&error) {
-            return Err(Error::Io(error));
-        }
+        // Of a socket that is read by another call than read(2), too, messages may have any length.
+        let source = if matches!(source, Source::Socket(_)) { Source::Descriptor(fd) } else { source };
         if direction == Direction::In {
-            self.mark(0, given);
+            self.mark(0, source.written_before(&error, given));
         }
         if access::recovers() && is_fault(&error) {
             self.before_fault(direction, given, (fd, source), error, call)
@@ -360,8 +366,10 @@ impl GuestBuffers<'_> {
     ) -> Result<usize, Error> {
         let access = if direction == Direction::In { Probe::Write } else { Probe::Read };
         let (mut bad, is_stream) = (None, is_stream(fd));
-        // A call that has moved nothing has touched little: nothing is populated that was only offered.
-        let mut given = given.min(FAULT_WINDOW);
+        // A stream that has moved nothing has touched little, and nothing is populated that was only offered. A message that
+        // goes out was read up to the page.
+        let is_near = is_stream || direction == Direction::In;
+        let mut given = if is_near { given.min(FAULT_WINDOW) } else { given };
         for _ in 0..8 {
             if let Some((good, why)) = self.first_bad(given, access) {
                 if good == 0 || !is_stream {
@@ -371,9 +379,10 @@ impl GuestBuffers<'_> {
             } else if !is_stream {
                 break;
             }
+            let before = Changes::until_now();
             let result = call(&self.first_pieces(given).1);
             match result {
-                Ok(count) => return Ok(self.moved(direction, source, count, given)),
+                Ok(count) => return Ok(self.moved(direction, (source, before), count, given)),
                 Err(again) if is_fault(&again) => error = again,
                 // What is there is no multiple of what O_DIRECT wants.
                 Err(refused) if refused.kind() == ErrorKind::InvalidInput => {
@@ -409,10 +418,7 @@ fn is_fault(error: &io::Error) -> bool {
 /// Whether bytes may be given to `fd`, or taken from it, in several calls instead of one. Datagrams may not, nor what a network
 /// device takes for a frame; who knows what another device does.
 fn is_stream(fd: BorrowedFd<'_>) -> bool {
-    let (mut kind, mut len): (c_int, _) = (0, libc::socklen_t::try_from(size_of::<c_int>()).unwrap_or(0));
-    let (value, level) = ((&raw mut kind).cast(), libc::SOL_SOCKET);
-    // SAFETY: the kernel writes `len` bytes, which `kind` has, and the length. The descriptor is open, as it is borrowed.
-    if unsafe { libc::getsockopt(fd.as_raw_fd(), level, libc::SO_TYPE, value, &raw mut len) } == 0 {
+    if let Some(kind) = socket_kind(fd) {
         return kind == libc::SOCK_STREAM;
     }
     let metadata = fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata());

@@ -27,7 +27,9 @@ pub enum Error {
     /// A page is not accessible: its file was truncated, it was unmapped, unplugged or protected, or the hardware lost it.
     #[error("the page at {addr} cannot be accessed ({completed} bytes before it were transferred)")]
     Fault {
-        /// The first byte that could not be accessed.
+        /// The first byte that could not be accessed. Pages are examined in units of 4 KiB: where the host's pages are larger,
+        /// the address may lie within the page. If several pages become inaccessible during the access, it may lie above the
+        /// lowest one.
         addr: GuestAddress,
         /// Bytes transferred before it. Those after it are untouched, unless protection or the file's size changed during the
         /// access: then they may have changed, as far as the access had come, and are marked as dirty.

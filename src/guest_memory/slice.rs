@@ -4,7 +4,7 @@ use super::{Error, GuestAddress};
 use crate::access::{self, Probe};
 use crate::dirty::Tracker;
 #[cfg(feature = "std")]
-use crate::stream::Source;
+use crate::stream::Changes;
 use crate::volatile_memory::{self, Stop};
 use crate::{AtomicAccess, Bytes, DataInit, VolatileSlice};
 #[cfg(feature = "std")]
@@ -457,7 +457,7 @@ impl Bytes<usize> for GuestSlice<'_> {
     }
 }
 
-/// A source whose bytes are marked as they arrive, and what it may have written beside: see [`Source`]. One that fails, panics,
+/// A source whose bytes are marked as they arrive, and what it may have written beside: see [`Source`](crate::stream::Source). One that fails, panics,
 /// or claims too much may have written anything: all that it could reach is marked.
 #[cfg(feature = "std")]
 struct Accounted<'a, S> {
@@ -475,6 +475,7 @@ impl<S: ReadVolatile> ReadVolatile for Accounted<'_, S> {
         let step = if self.is_one_step { asked } else { self.inner.source().step(asked) };
         let buf = buf.subslice(0, step)?;
         let mut written = Written { slice: self.slice, at: self.at, len: buf.len() };
+        let before = Changes::until_now();
         let result = self.inner.read_volatile(&buf);
         match &result {
             Ok(count) if *count <= buf.len() => {
@@ -482,15 +483,15 @@ impl<S: ReadVolatile> ReadVolatile for Accounted<'_, S> {
                 let is_looked_for = rest > 0 && self.slice.is_tracked();
                 let more = if is_looked_for {
                     let rest_slice = || self.slice.subslice(self.at.saturating_add(*count), rest).into_iter();
-                    self.inner.source().uncounted(rest, rest_slice)
+                    self.inner.source().uncounted(rest, before, rest_slice)
                 } else {
                     0
                 };
                 written.len = count.saturating_add(more);
                 self.at = self.at.saturating_add(*count);
             }
-            Err(error) if self.inner.source().is_untouched_by(error) => written.len = 0,
-            _ => {}
+            Ok(_) => {}
+            Err(error) => written.len = self.inner.source().written_before(error, buf.len()),
         }
         // A claim beyond what was offered is one beyond what was asked for: of a shorter step it would pass for progress.
         result.map(|count| match count.checked_sub(buf.len()) {

@@ -14,6 +14,7 @@ use super::build::{refused, shape_pages};
 use super::place::{Place, Wanted};
 use super::ranges::Ranges;
 use super::{Error, Lock, MmapRegion, MmapRegionBuilder, Step};
+use crate::stream::Changes;
 
 /// Maximum number of ranges that [`MmapRegion::discard`] maps anew, of all mappings of this process together. Each needs
 /// up to two more of the `vm.max_map_count` mappings (65,530 by default) that a process may have.
@@ -145,7 +146,7 @@ impl State {
             self.spare = Some(spare);
             return protected;
         }
-        let moved = spare.move_to(part, to, access);
+        let moved = Changes::make(|| spare.move_to(part, to, access));
         // Spare memory whose access cannot be set back is given up: it is unmapped here.
         if access == READ_WRITE || spare.protect(part, READ_WRITE).is_ok() {
             self.spare = Some(spare);

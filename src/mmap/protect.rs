@@ -8,6 +8,7 @@ use rustix::mm::MprotectFlags;
 
 use super::build::refused;
 use super::{Error, MmapRegion, Protection, Step};
+use crate::stream::Changes;
 
 impl Protection {
     pub(super) fn flags(self) -> MprotectFlags {
@@ -106,7 +107,7 @@ impl MmapRegion {
     pub(super) fn set_access(&self, part: &Range<usize>, flags: MprotectFlags) -> Result<(), Error> {
         let start = self.start.as_ptr().wrapping_add(part.start).cast();
         // SAFETY: whole pages of a mapping of this value's own, accessed through slices only, by which an access may fault.
-        let changed = unsafe { rustix::mm::mprotect(start, part.len(), flags) };
+        let changed = Changes::make(|| unsafe { rustix::mm::mprotect(start, part.len(), flags) });
         changed.map_err(|errno| refused(Step::Protect, part.end.min(self.size).saturating_sub(part.start), errno))
     }
 }

@@ -25,10 +25,14 @@ use libc::{off64_t as FileOffset, pread64 as pread, pwrite64 as pwrite};
 
 use crate::VolatileSlice;
 
+mod changes;
 mod uncounted;
 
+pub(crate) use changes::Changes;
 pub(crate) use uncounted::FAULT_WINDOW;
 pub use uncounted::Source;
+#[cfg(all(feature = "mmap", target_os = "linux"))]
+pub(crate) use uncounted::socket_kind;
 
 /// A source of bytes for volatile memory: `std::io::Read` without the reference.
 ///

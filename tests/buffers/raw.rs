@@ -82,6 +82,21 @@ pub(crate) fn send_fd(to: &impl AsRawFd, fd: &impl AsRawFd) {
     assert_eq!(sent, 1, "{}", io::Error::last_os_error());
 }
 
+/// Sets `O_DIRECT` of a descriptor that is open.
+pub(crate) fn set_direct(fd: &impl AsRawFd) {
+    // SAFETY: has no effect on memory.
+    done(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_DIRECT) });
+}
+
+/// Lets a socket send messages of some MiB: false without the privilege.
+pub(crate) fn allow_long_messages(socket: &impl AsRawFd) -> bool {
+    let len: c_int = 8 << 20;
+    let size = libc::socklen_t::try_from(size_of::<c_int>()).unwrap();
+    let level = libc::SOL_SOCKET;
+    // SAFETY: the kernel reads an integer.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), level, libc::SO_SNDBUFFORCE, (&raw const len).cast(), size) == 0 }
+}
+
 /// How often a pipe or socket was written to that nobody reads, as the process is told by a signal, since this was called first.
 pub(crate) fn broken_pipes() -> usize {
     static COUNT: AtomicUsize = AtomicUsize::new(0);

@@ -114,13 +114,13 @@ impl Request {
             libc::EINTR | libc::ECANCELED => return Next::Step,
             // What lies before a bad page is no multiple of what O_DIRECT wants. If the page is there again, a step without a
             // limit finds out whether the limit was the reason, or the end of the file.
-            libc::EINVAL if self.limit.is_some() => match self.bad_page() {
-                Some(bad) => return Next::Done(Err(self.told(bad))),
-                None => {
-                    self.limit = None;
-                    return Next::Step;
+            libc::EINVAL if self.limit.is_some() => {
+                if let Some(bad) = self.bad_page() {
+                    return Next::Done(Err(self.told(bad)));
                 }
-            },
+                self.limit = None;
+                return Next::Step;
+            }
             // What is left of a direct transfer that the file's end has cut is none, either.
             libc::EINVAL if self.done > 0 => return Next::Done(Ok(self.done)),
             libc::EAGAIN | libc::EFAULT => {}
