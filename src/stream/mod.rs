@@ -31,7 +31,7 @@ mod uncounted;
 pub(crate) use changes::Changes;
 pub(crate) use uncounted::FAULT_WINDOW;
 pub use uncounted::Source;
-#[cfg(all(feature = "mmap", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 pub(crate) use uncounted::socket_kind;
 
 /// A source of bytes for volatile memory: `std::io::Read` without the reference.

@@ -82,6 +82,10 @@ fn check_window(what: &str, marked: &[(u64, u64)]) {
 
 #[test]
 fn a_short_read_into_a_small_buffer_marks_only_what_it_transferred() {
+    // Otherwise no page can be looked at: all of a small buffer is marked.
+    if !recovers() {
+        return;
+    }
     for (what, read) in READS {
         let guest = Guest::of(&[1, 30]);
         let marks = Marks::of(&guest.mem);
