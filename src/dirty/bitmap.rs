@@ -55,10 +55,10 @@ pub enum Error {
         /// First and last address of the region.
         region: (u64, u64),
     },
-    /// The slices of a region do not mark in the tracker that the region returns.
+    /// The slices of a region do not mark in the tracker that the region returns, or that tracker has another base or length.
     #[error(
-        "the slices of the region {:#x}..={:#x} do not mark in its tracker, so dirty pages would be lost: give \
-         `GuestSlice::new` the same one",
+        "the slices of the region {:#x}..={:#x} do not mark in its tracker, or the tracker is that of a region with another \
+         start or length, so dirty pages would be lost: give each region one tracker, and `GuestSlice::new` the same one",
         region.0, region.1
     )]
     OtherTracker {

@@ -135,21 +135,25 @@ impl Tracker {
     }
 
     /// Begins logs, each of a tracker whose memory has as many bytes as the bitmap says. What was written before is in none.
+    /// A log of another length than the tracker's first one is an error: the tracker belongs to another region.
     pub(crate) fn start_logs<'a>(logs: impl IntoIterator<Item = (&'a Self, Arc<DirtyBitmap>)>) -> Result<(), Error> {
         let mut started = Vec::new();
         for (tracker, log) in logs {
             let board = tracker.board_or_new();
             let mut logs = board.logs();
-            if board.bitmap.get().is_none() {
-                match DirtyBitmap::new(log.len(), 1 << PAGE_SHIFT) {
-                    // Nobody else sets it, under the lock.
-                    Ok(bitmap) => drop(board.bitmap.set(bitmap)),
-                    Err(error) => {
-                        drop(logs);
-                        Self::stop_logs(started.iter().map(|(tracker, log): &(&Self, Arc<_>)| (*tracker, log)));
-                        return Err(error);
-                    }
+            let made = match board.bitmap.get() {
+                Some(bitmap) if bitmap.len() == log.len() => Ok(()),
+                Some(_) => {
+                    let last = tracker.base().wrapping_add(log.len()).wrapping_sub(1);
+                    Err(Error::OtherTracker { region: (tracker.base(), last) })
                 }
+                // Nobody else sets it, under the lock.
+                None => DirtyBitmap::new(log.len(), 1 << PAGE_SHIFT).map(|bitmap| drop(board.bitmap.set(bitmap))),
+            };
+            if let Err(error) = made {
+                drop(logs);
+                Self::stop_logs(started.iter().map(|(tracker, log): &(&Self, Arc<_>)| (*tracker, log)));
+                return Err(error);
             }
             // What is there belongs to the logs before, or to nobody.
             board.take(&logs, None);

@@ -215,7 +215,6 @@ impl Tracker {
 
     /// The address of the region's first byte.
     #[inline(always)]
-    #[cfg(feature = "mmap")]
     pub(crate) fn base(&self) -> u64 {
         self.base
     }

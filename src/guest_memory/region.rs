@@ -31,7 +31,8 @@ pub trait GuestMemoryRegion: Bytes<MemoryRegionAddress, E = Error> {
     }
 
     /// Returns the switch for dirty tracking of this region. All writes mark through it, those of the [slices](Self::get_slice)
-    /// too. The default is `None`: tracking of a memory with such a region is an error, unless the region is
+    /// too. A region has one tracker, whose base is the address of its slice at offset 0. Regions of different starts or lengths
+    /// never share one. The default is `None`: tracking of a memory with such a region is an error, unless the region is
     /// [untracked](Self::is_untracked).
     fn tracker(&self) -> Option<&Tracker> {
         None

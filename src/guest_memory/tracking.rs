@@ -44,7 +44,10 @@ fn tracker_of<R: GuestMemoryRegion>(region: &R) -> Result<Option<&Tracker>, dirt
     };
     // Without host memory there are no slices, and the region's own methods mark.
     match region.get_slice(MemoryRegionAddress(0), 1) {
-        Ok(slice) if !slice.tracker().is_some_and(|other| ptr::eq(tracker, other)) => {
+        // A tracker counts from its base: a region that shows a part of another one's memory cannot use that one's.
+        Ok(slice)
+            if !slice.tracker().is_some_and(|other| ptr::eq(tracker, other)) || slice.addr().0 != tracker.base() =>
+        {
             Err(dirty::Error::OtherTracker { region: ends })
         }
         _ => Ok(Some(tracker)),
@@ -75,7 +78,8 @@ impl<R: GuestMemoryRegion> GuestRegionCollection<R> {
     /// # Errors
     ///
     /// [`dirty::Error`]: nothing is tracked then. [`NoTracker`](dirty::Error::NoTracker) names a region that has no tracker and
-    /// does not say that it needs none; [`OtherTracker`](dirty::Error::OtherTracker) one whose slices mark elsewhere.
+    /// does not say that it needs none; [`OtherTracker`](dirty::Error::OtherTracker) one whose slices mark elsewhere, or
+    /// whose tracker has another base or length.
     pub fn start_tracking(&self, page_size: GuestUsize) -> Result<DirtyLog<R>, dirty::Error> {
         DirtyLog::new(self.arc_regions(), page_size)
     }

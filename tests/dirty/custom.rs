@@ -9,8 +9,8 @@ use memory_model::dirty::{self, DirtyRange, LogBitmap, Tracker};
 use memory_model::guest_memory::{DirtyLog, Error};
 use memory_model::io_memory::Access;
 use memory_model::{
-    Bytes, GuestAddress, GuestMemory, GuestMemoryAtomic, GuestMemoryRegion, GuestRegionCollection, GuestSlice,
-    GuestUsize, MemoryRegionAddress, MmapRegion, RegionKind, VolatileMemory, VolatileSlice,
+    Bytes, GuestAddress, GuestMemory, GuestMemoryAtomic, GuestMemoryRegion, GuestRegionCollection, GuestRegionMmap,
+    GuestSlice, GuestUsize, MemoryRegionAddress, MmapRegion, RegionKind, VolatileMemory, VolatileSlice,
 };
 
 use crate::ground::{Bits, range};
@@ -206,9 +206,9 @@ fn a_tracker_with_a_wrong_base() {
     }
 }
 
-/// A tracker that two regions share, of which one is smaller.
+/// Neither has slices, so only the lengths tell.
 #[test]
-fn a_tracker_of_two_regions() {
+fn tracking_refuses_two_regions_of_different_lengths_with_one_tracker() {
     struct Half(u64, u64, Arc<Tracker>);
     impl Bytes<MemoryRegionAddress> for Half {
         type E = Error;
@@ -236,17 +236,11 @@ fn a_tracker_of_two_regions() {
         let tracker = Arc::new(Tracker::new(0));
         let regions = vec![Half(0, lens.0, Arc::clone(&tracker)), Half(0x20_0000, lens.1, tracker)];
         let mem = GuestRegionCollection::from_regions(regions).unwrap();
-        let log = mem.start_tracking(0x1000).unwrap();
-        for addr in (0..0x40_0000).step_by(0x1000).map(GuestAddress) {
-            if mem.address_in_range(addr) {
-                mem.write_obj(1_u8, addr).unwrap();
-            }
+        let expected = dirty::Error::OtherTracker { region: (0, lens.1 - 1) };
+        assert_eq!(mem.start_tracking(0x1000).unwrap_err(), expected);
+        for addr in [0, lens.0 - 1, 0x20_0000, 0x20_0000 + lens.1 - 1] {
+            mem.write_obj(1_u8, GuestAddress(addr)).unwrap();
         }
-        let harvest = log.harvest();
-        assert!(harvest.ranges().count() > 0);
-        drop(harvest);
-        log.harvest().commit();
-        assert!(log.harvest().is_empty());
     }
 }
 
@@ -403,4 +397,53 @@ fn tracking_names_a_region_without_a_tracker() {
         map.memory().write_obj(1_u8, GuestAddress(0x1000)).unwrap();
         assert_eq!(log.harvest().ranges().collect::<Vec<_>>(), [range(0x1000, 0x1000)]);
     }
+}
+
+/// A part of another region, which it shares with that region's tracker.
+struct Window {
+    ram: Arc<GuestRegionMmap>,
+    delta: u64,
+    len: u64,
+}
+
+impl Bytes<MemoryRegionAddress> for Window {
+    type E = Error;
+    fn write(&self, buf: &[u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+        self.ram.write(buf, MemoryRegionAddress(addr.0 + self.delta))
+    }
+    fn read(&self, buf: &mut [u8], addr: MemoryRegionAddress) -> Result<usize, Error> {
+        self.ram.read(buf, MemoryRegionAddress(addr.0 + self.delta))
+    }
+}
+
+impl GuestMemoryRegion for Window {
+    fn len(&self) -> GuestUsize {
+        self.len
+    }
+    fn start_addr(&self) -> GuestAddress {
+        GuestAddress(self.ram.start_addr().0 + self.delta)
+    }
+    fn tracker(&self) -> Option<&Tracker> {
+        self.ram.tracker()
+    }
+    fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<GuestSlice<'_>, Error> {
+        self.ram.get_slice(MemoryRegionAddress(offset.0 + self.delta), count)
+    }
+}
+
+#[test]
+fn tracking_refuses_a_region_that_shares_the_tracker_of_a_larger_one() {
+    let ram = Arc::new(GuestRegionMmap::new(MmapRegion::new(0x4000).unwrap(), GuestAddress(0x10_000)).unwrap());
+    let window = |delta, len| Arc::new(Window { ram: Arc::clone(&ram), delta, len });
+    // It starts elsewhere: its pages would have wrong offsets.
+    let region = (0x13_000, 0x13_fff);
+    let high = window(0x3000, 0x1000);
+    assert_eq!(DirtyLog::new([&high], 0x1000).unwrap_err(), dirty::Error::OtherTracker { region });
+    // It ends elsewhere: pages beyond the length of the first would be lost.
+    let low = DirtyLog::new([&window(0, 0x3000)], 0x1000).unwrap();
+    let region = (0x10_000, 0x13_fff);
+    assert_eq!(DirtyLog::new([&ram], 0x1000).unwrap_err(), dirty::Error::OtherTracker { region });
+    // What was there before goes on.
+    ram.write_obj(1_u8, MemoryRegionAddress(0x2000)).unwrap();
+    assert_eq!(low.harvest().ranges().collect::<Vec<_>>(), [range(0x12_000, 0x1000)]);
 }
