@@ -104,3 +104,17 @@ fn the_descriptor_says_when_a_request_is_to_go_on() {
     engine.cancel().unwrap();
     assert!(is_readable(&engine, true));
 }
+
+/// The kernel does not know these requests, and raises nothing for them.
+#[test]
+fn the_descriptor_says_that_requests_were_cancelled_before_they_were_submitted() {
+    for mut engine in both(&file(0x1000), 4) {
+        let mem = memory(&[0x1000]);
+        engine.read_at(owned(&mem, &[(0, 10)], Access::Write), 0, 1).unwrap();
+        engine.cancel().unwrap();
+        assert!(is_readable(&engine, false));
+        assert_eq!(engine.next_completion().unwrap().unwrap().token, 1);
+        assert!(engine.next_completion().unwrap().is_none());
+        falls_silent(&mut engine);
+    }
+}

@@ -300,7 +300,7 @@ impl FileEngine {
         if let (Backend::Ring(ring), false) = (&*self.backend, self.table.has_done()) {
             // What the kernel has answered by now is found below; what it answers later raises the event again.
             ring.clear_event()?;
-            self.go_on()?;
+            self.go_on_cleared()?;
         }
         let completion = self.table.take_done();
         if let Backend::Calls(calls) = &mut *self.backend {
@@ -317,6 +317,8 @@ impl FileEngine {
     /// As for [`submit`](Self::submit).
     pub fn cancel(&mut self) -> io::Result<()> {
         let numbers = self.table.cancel();
+        // Requests that the kernel does not have are done at once, and it answers nothing.
+        self.raise_if_done()?;
         match &mut *self.backend {
             Backend::Ring(ring) => {
                 for number in numbers {
@@ -328,7 +330,7 @@ impl FileEngine {
                 }
                 ring.flush()
             }
-            Backend::Calls(calls) => calls.set(self.table.has_done()),
+            Backend::Calls(_) => Ok(()),
         }
     }
 
@@ -365,6 +367,23 @@ impl FileEngine {
             _ if self.table.goes_on() => self.submit(),
             Backend::Ring(ring) => ring.flush(),
             Backend::Calls(_) => Ok(()),
+        }
+    }
+
+    /// As [`go_on`](Self::go_on), after the event was cleared: raises it for what was found, also if that fails.
+    pub(super) fn go_on_cleared(&mut self) -> io::Result<()> {
+        let outcome = self.go_on();
+        self.raise_if_done()?;
+        outcome
+    }
+
+    /// Has the descriptor be readable if a completion can be handed out that the kernel does not raise the event for.
+    fn raise_if_done(&mut self) -> io::Result<()> {
+        let has_done = self.table.has_done();
+        match &mut *self.backend {
+            Backend::Ring(ring) if has_done => ring.raise_event(),
+            Backend::Ring(_) => Ok(()),
+            Backend::Calls(calls) => calls.set(has_done),
         }
     }
 

@@ -112,6 +112,11 @@ impl Ring {
         self.event.clear()
     }
 
+    /// Makes the event readable, for completions that the kernel does not raise it for.
+    pub(super) fn raise_event(&self) -> io::Result<()> {
+        self.event.raise()
+    }
+
     /// Takes the next answer, to the step of this number.
     pub(super) fn next_answer(&mut self) -> Option<(usize, Result<usize, i32>)> {
         loop {
