@@ -162,11 +162,11 @@ impl Server {
         }
         if dropped > 0 {
             self.hangup.because(format_args!("{dropped} pages were not logged: the log is too small, or gone"));
-            return Next::Broken;
+            return self.abandon();
         }
         if let Some(reason) = self.records.0.as_ref().and_then(QueueInflight::failed) {
             self.hangup.because(format_args!("the inflight region cannot be written: {reason}"));
-            return Next::Broken;
+            return self.abandon();
         }
         next
     }
@@ -174,14 +174,19 @@ impl Server {
     /// The driver has made nonsense of the ring, which is left alone from now on.
     fn broken(&mut self, reason: &QueueError) -> Next {
         tracing::warn!(ring = self.index, %reason, "the ring is broken");
+        self.events.error.signal();
+        self.abandon()
+    }
+
+    /// Leaves the ring alone from now on, and lets go of the memory that it and its requests keep: nobody takes completions
+    /// any more, and the session waits for the memory of a region that it removes.
+    fn abandon(&mut self) -> Next {
         self.queue.unpin();
         if let Processor::Engine(worker) = &mut self.processor {
-            // What is under way is answered no more, and keeps memory.
             if let Err(reason) = worker.reset() {
                 tracing::error!(ring = self.index, %reason, "requests of a broken ring are under way still");
             }
         }
-        self.events.error.signal();
         Next::Broken
     }
 
@@ -226,9 +231,8 @@ impl Server {
             Ok(next) => next,
             Err(reason) => {
                 tracing::warn!(ring = self.index, %reason, "the driver cannot be waited for: the ring is broken");
-                self.queue.unpin();
                 self.events.error.signal();
-                Next::Broken
+                self.abandon()
             }
         }
     }
