@@ -54,6 +54,8 @@ pub(crate) struct Ring {
     error: Exchangeable,
     log: RingLog,
     running: Option<Running>,
+    /// Whether it could not be started again.
+    broken: bool,
 }
 
 /// What is asked of a ring's thread, and waited for.
@@ -154,12 +156,16 @@ impl Ring {
         self.error.set(event.map(events::accept).transpose()?);
         if let Some(running) = &self.running {
             running.control.notify(|again| &again.error);
+        } else if self.broken {
+            self.error.unblock();
+            self.error.signal();
         }
         Ok(())
     }
 
-    /// Tells the front-end that the ring is broken.
-    pub(crate) fn signal_error(&self) {
+    /// Tells the front-end that the ring is broken, as it could not be started again.
+    pub(crate) fn signal_error(&mut self) {
+        self.broken = true;
         self.error.unblock();
         self.error.signal();
     }
@@ -187,6 +193,7 @@ impl Ring {
             server.run()
         })?;
         let control = Control { commands: sender, again, wake };
+        self.broken = false;
         self.running = Some(Running { control, thread, ended, _lease: lease });
         Ok(())
     }
@@ -208,6 +215,7 @@ impl Ring {
     pub(crate) fn stop(&mut self) {
         self.pause();
         self.kick = None;
+        self.broken = false;
     }
 
     /// Forgets all that the front-end has said.
