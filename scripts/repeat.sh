@@ -26,6 +26,7 @@ done
 # repeat TIMES NAME ARGUMENT...: runs `cargo test` that number of times.
 repeat() {
     local run
+    (($1 > 0)) || return 0
     for ((run = 1; run <= $1; run++)); do
         if ! cargo test --no-fail-fast "${@:3}" >"$logs/$2-$run.log" 2>&1; then
             say "failed: $logs/$2-$run.log"
